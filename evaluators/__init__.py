@@ -1,0 +1,1 @@
+"""LLM judges. Knows nothing of training."""

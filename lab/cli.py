@@ -1,0 +1,57 @@
+"""`depthlab SUBCOMMAND`. Imports lazily: `--help` answers before torch would be loaded."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib import import_module
+
+PROG = "depthlab"
+COMMANDS = {
+    "pretrain": ("lab.pretrain", "train a causal LM with a normalization scheme, in one process"),
+    "describe": ("lab.describe", "print the normalization plan of a checkpoint, layer by layer"),
+    "demo": ("lab.demo", "train a small deep model with three schemes on built-in text, and compare"),
+}
+"""Subcommand -> (module with `main(argv, prog=...)`, what it does)."""
+
+
+def usage() -> str:
+    """The text of `depthlab --help`."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join(
+        [
+            f"usage: {PROG} SUBCOMMAND ...",
+            "",
+            "An LLM training-dynamics and evaluation lab.",
+            "",
+            *lines,
+            "",
+            f"{PROG} SUBCOMMAND --help tells more. Several processes: accelerate launch lab/pretrain.py ...",
+        ]
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Dispatch to a subcommand; the exit code is its own, 2 for a wrong one."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if words else 2
+    if words[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"{PROG} {version(PROG)}")
+        return 0
+    name = words[0]
+    if name not in COMMANDS:
+        near = get_close_matches(name, COMMANDS, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        print(f"error: unknown subcommand {name!r}.{hint} Choose from {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    return import_module(COMMANDS[name][0]).main(words[1:], prog=f"{PROG} {name}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""`depthlab describe CHECKPOINT_OR_RUN`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+
+@dataclass(frozen=True)
+class Describe:
+    """Print the normalization plan of a model, layer by layer: x is the residual stream, N the layer's norm, F its
+    sublayer (attention, then MLP).
+    """
+
+    path: Annotated[str, tyro.conf.Positional]
+    """A checkpoint, a run folder (its newest checkpoint), or any Hugging Face folder or hub name."""
+
+
+def main(argv: Sequence[str], *, prog: str) -> int:
+    """Exit code 0, or 1 where nothing can be loaded."""
+    from lab.pretrain import quieten
+
+    wanted = tyro.cli(Describe, args=list(argv), prog=prog)
+    quieten()
+    import normalization
+    from lab.checkpoint import load_model
+
+    try:
+        normalization.describe(load_model(wanted.path))
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0

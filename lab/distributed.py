@@ -1,0 +1,71 @@
+"""The Accelerator of a run, on a GPU, on several processes, or on CPU processes over gloo."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+
+from lab.config import RunConfig
+from lab.errors import ConfigError
+
+_EXTRAS = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"}
+
+
+def make_accelerator(run: RunConfig) -> Accelerator:
+    """Accelerate with the run's precision and trackers; the environment of `accelerate launch` chooses processes
+    only.
+
+    Raises:
+        ConfigError: a precision that the device lacks, a tracker that is not installed, or a global batch that does
+            not divide over the processes.
+    """
+    has_device = torch.accelerator.is_available()
+    if run.train.precision == "fp16" and not has_device:
+        raise ConfigError("--train.precision fp16: needs a GPU, and there is none here; use fp32 or bf16")
+    _require_trackers(run.log.trackers)
+    # DDP without buffer broadcasts: the buffers (rotary tables) are constants.
+    handlers: list[Any] = [DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)]
+    if not has_device and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        # Without it accelerate believes that CPU processes are alone when DeepSpeed starts them; with it, that a
+        # single process is not.
+        handlers.append(InitProcessGroupKwargs(backend="gloo"))
+    accelerator = Accelerator(
+        mixed_precision="no" if run.train.precision == "fp32" else run.train.precision,
+        kwargs_handlers=handlers,
+        log_with=list(run.log.trackers) or None,
+        project_dir=run.run_dir,
+        step_scheduler_with_optimizer=False,
+    )
+    # The Hugging Face files of a checkpoint hold the weights already; DeepSpeed and FSDP keep shards of their own.
+    accelerator.register_save_state_pre_hook(lambda models, weights, folder: weights.clear())
+    accelerator.register_load_state_pre_hook(lambda models, folder: models.clear())
+    micro_step = run.train.micro_batch * accelerator.num_processes
+    if run.train.global_batch % micro_step:
+        raise ConfigError(
+            f"--train.global-batch {run.train.global_batch}: must be a multiple of --train.micro-batch x processes = "
+            f"{run.train.micro_batch} x {accelerator.num_processes} = {micro_step}"
+        )
+    return accelerator
+
+
+def _require_trackers(trackers: Sequence[str]) -> None:
+    from importlib.util import find_spec
+
+    for tracker in trackers:
+        if find_spec(_EXTRAS[tracker]) is None:
+            raise ConfigError(
+                f"--log.trackers {tracker}: the package is not installed; pip install 'depthlab[{tracker}]'"
+            )
+
+
+def all_sum(accelerator: Accelerator, values: Sequence[float]) -> list[float]:
+    """The sum over ranks of a few numbers, in float64, with one collective."""
+    if accelerator.num_processes == 1:
+        return list(values)
+    local = torch.tensor(list(values), dtype=torch.float64, device=accelerator.device)
+    return list(accelerator.reduce(local, reduction="sum").tolist())

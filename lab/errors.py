@@ -1,0 +1,15 @@
+"""Errors that a user can mend: printed as one message with the remedy, without a traceback."""
+
+from __future__ import annotations
+
+
+class UserError(ValueError):
+    """What is wrong, where, and what to do instead."""
+
+
+class ConfigError(UserError):
+    """A setting that is unknown or impossible; the message names the flag, its value and the choices."""
+
+
+class RunError(UserError):
+    """A run that cannot start or go on as things are on disk or in the numbers."""

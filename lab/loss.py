@@ -1,0 +1,21 @@
+"""The language-model loss: a sum over tokens, so that it can be divided by any global count."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+IGNORED = -100
+"""A target that is not predicted."""
+
+
+def token_loss_sum(logits: Tensor, targets: Tensor) -> Tensor:
+    """Sum of -log p(target) in nats over the targets (B, T) that are not IGNORED; logits (B, T, V), in float32."""
+    return F.cross_entropy(
+        logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
+    )
+
+
+def count_targets(targets: Tensor) -> int:
+    """How many targets are predicted."""
+    return int((targets != IGNORED).sum())

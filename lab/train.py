@@ -1,0 +1,372 @@
+"""The training loop: steps, evaluation, checkpoints, and the moments that monitors take part in."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object, set_seed
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lab import checkpoint, manifest, metrics, nonfinite, rundir
+from lab.config import RunConfig
+from lab.console import Console, duration
+from lab.data import Corpus
+from lab.distributed import all_sum
+from lab.errors import RunError
+from lab.evaluate import evaluate
+from lab.flops import flops_per_token, peak_flops
+from lab.loss import IGNORED, count_targets, token_loss_sum
+from lab.manifest import Manifest
+from lab.monitors import Groups, build
+from lab.optim import build_optimizer, learning_rate
+from lab.settings import flat
+from lab.signals import StopRequest
+
+Batch = dict[str, Tensor]
+
+
+@dataclass
+class Progress:
+    """Where the run stands; saved with every checkpoint."""
+
+    step: int = 0
+    """Updates made."""
+    tokens: int = 0
+    """Targets predicted so far, over all ranks."""
+    sequences: int = 0
+    """Blocks taken from the data so far, over all ranks."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One optimizer step, reduced over micro-batches and ranks."""
+
+    loss: float
+    """Nats per token: summed over all targets of the step, divided by their number."""
+    gradient_norm: float
+    """L2 norm of that loss's gradient, before clipping."""
+    lr: float
+    tokens: int
+    stop: bool
+    """Whether any rank was asked to stop."""
+    figures: dict[str, float]
+    """What the monitors measured, if this step was to be measured."""
+
+
+class Trainer:
+    """Trains one model on one corpus. Every rank makes one and calls `run`."""
+
+    def __init__(
+        self,
+        run: RunConfig,
+        model: PreTrainedModel,
+        corpus: Corpus,
+        tokenizer: PreTrainedTokenizerBase,
+        accelerator: Accelerator,
+        console: Console,
+        resume_from: Path | None,
+    ) -> None:
+        self.run_config = run
+        self.run_dir = Path(run.run_dir)
+        self.corpus, self.tokenizer, self.accelerator, self.console = corpus, tokenizer, accelerator, console
+        self.bare_model = model
+        self.flops_per_token = flops_per_token(model, run.data.block_length)
+        self.peak_flops = peak_flops(accelerator.device, run.train.precision)
+
+        if run.train.activation_checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        self.loss_sum = token_loss_sum
+        if run.train.compile:
+            model.compile()
+            self.loss_sum = torch.compile(token_loss_sum)
+        model.train()
+        optimizer = build_optimizer(model, run.optim, accelerator.device)
+        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self.groups = Groups(model)
+        self.monitors = build(self.groups)
+
+        self.progress = Progress()
+        # Each rank draws its own dropout masks.
+        set_seed(run.train.seed, device_specific=True)
+        state = self._restore(resume_from) if resume_from is not None else None
+        self.batches = corpus.batches(
+            rank=accelerator.process_index,
+            world_size=accelerator.num_processes,
+            micro_batch=run.train.micro_batch,
+            start_sequences=self.progress.sequences,
+            state=state,
+        )
+        self.last_saved: Path | None = resume_from
+        self.eval_loss: tuple[int, float] | None = None
+
+    # -- the run ---------------------------------------------------------------------------------------------------
+
+    def run(self) -> bool:
+        """Train to the end of the budget.
+
+        Returns:
+            True when the run is complete, False when it was asked to stop and has saved a checkpoint.
+
+        Raises:
+            RunError: a loss or gradient that is not finite (no update was made of it), or a last checkpoint that
+                could not be written.
+        """
+        run, steps = self.run_config, self.run_config.steps
+        stop_request = StopRequest()
+        self.log = metrics.MetricsLog(self.run_dir) if self.accelerator.is_main_process else None
+        if run.log.trackers:
+            self.accelerator.init_trackers(run.log.project, config=_tracker_config(run))
+        started_s, started_tokens = time.monotonic(), self.progress.tokens
+        try:
+            while self.progress.step < steps:
+                step = self.progress.step + 1
+                begun_s = time.monotonic()
+                result = self._step(step, stop_request)
+                seconds = time.monotonic() - begun_s
+                last = step == steps or result.stop
+                if step % run.log.every == 0 or last or result.figures:
+                    self._record(self._training_figures(result, seconds))
+                elapsed_s, tokens = time.monotonic() - started_s, self.progress.tokens - started_tokens
+                self.console.progress(self._line(result, tokens / elapsed_s), last=last or step == 1)
+                if step == steps or (run.eval.every and step % run.eval.every == 0):
+                    self._evaluate()
+                if last or (run.checkpoint.every and step % run.checkpoint.every == 0):
+                    self._save(must_succeed=last)
+                if result.stop and step < steps:
+                    self.console.say(f"stopped after step {step} as asked; go on with --resume latest")
+                    return False
+            return True
+        finally:
+            if self.log is not None:
+                self.log.close()
+            self.accelerator.end_training()
+
+    # -- one step --------------------------------------------------------------------------------------------------
+
+    def _step(self, step: int, stop_request: StopRequest) -> StepResult:
+        run, world = self.run_config, self.accelerator.num_processes
+        micro_batches = run.train.global_batch // (run.train.micro_batch * world)
+        batches = [self._next_batch(number) for number in range(micro_batches)]
+        local_targets = sum(count_targets(batch["targets"]) for batch in batches)
+        targets, stop = all_sum(self.accelerator, [local_targets, float(bool(stop_request))])
+
+        loss_sums = []
+        for number, batch in enumerate(batches, start=1):
+            is_last = number == micro_batches
+            with nullcontext() if is_last else self.accelerator.no_sync(self.model):
+                inputs = {name: tensor for name, tensor in batch.items() if name != "targets"}
+                loss_sum = self.loss_sum(self.model(**inputs, use_cache=False).logits, batch["targets"])
+                # Ranks average their gradients; the loss is a sum over all ranks' targets divided by their number.
+                self.accelerator.backward(loss_sum * (world / max(targets, 1)))
+                loss_sums.append(loss_sum.detach())
+        loss = all_sum(self.accelerator, [float(torch.stack(loss_sums).sum())])[0] / max(targets, 1)
+
+        gradient_norms = self._gradient_norms()
+        gradient_norm = float(gradient_norms.square().sum().sqrt())
+        self._stop_if_not_finite(step, loss, gradient_norm, gradient_norms, batches)
+        measure = bool(run.monitors.every) and step % run.monitors.every == 0
+        figures = self._update(step, gradient_norms, gradient_norm, measure=measure)
+
+        self.progress.step = step
+        self.progress.tokens += int(targets)
+        self.progress.sequences += run.train.global_batch
+        lr = learning_rate(step, run.steps, run.optim)
+        return StepResult(loss, gradient_norm, lr, int(targets), stop > 0, figures)
+
+    def _next_batch(self, number: int) -> Batch:
+        """This rank's micro-batch `number` of the step, cut where a token budget ends."""
+        run, accelerator = self.run_config, self.accelerator
+        batch = next(self.batches)
+        length = run.data.block_length
+        first = (number * accelerator.num_processes + accelerator.process_index) * run.train.micro_batch
+        remaining = run.tokens - self.progress.step * run.tokens_per_step - first * length
+        if remaining < run.train.micro_batch * length:
+            batch["targets"].view(-1)[max(remaining, 0) :] = IGNORED
+        return {name: tensor.to(accelerator.device, non_blocking=True) for name, tensor in batch.items()}
+
+    def _gradient_norms(self) -> Tensor:
+        """L2 norm of the gradient by place."""
+        if self.accelerator.scaler is not None:
+            self.accelerator.unscale_gradients(self.optimizer)
+        gradients = [
+            parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
+            for parameter in self.groups.parameters
+        ]
+        return self.groups.norms(gradients)
+
+    def _update(
+        self, step: int, gradient_norms: Tensor, gradient_norm: float, *, measure: bool
+    ) -> dict[str, float]:
+        run = self.run_config
+        if measure:
+            for monitor in self.monitors:
+                monitor.before_update(gradient_norms)
+        if run.optim.clip is not None and gradient_norm > run.optim.clip:
+            # As torch.nn.utils.clip_grad_norm_ does, with the norm that is known already.
+            torch.nn.utils.clip_grads_with_norm_(
+                self.groups.parameters, run.optim.clip, torch.tensor(gradient_norm, device=self.accelerator.device)
+            )
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(step, run.steps, run.optim)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        figures: dict[str, float] = {}
+        if measure:
+            for monitor in self.monitors:
+                figures |= monitor.after_update()
+        return figures
+
+    def _stop_if_not_finite(
+        self, step: int, loss: float, gradient_norm: float, gradient_norms: Tensor, batches: list[Batch]
+    ) -> None:
+        scaled = self.accelerator.scaler is not None
+        # With loss scaling, an overflowing gradient is part of the search for a scale: the scaler skips that update.
+        if _finite(loss) and (_finite(gradient_norm) or scaled):
+            return
+        place = nonfinite.locate(self.bare_model, batches, gradient_norms, self.groups)
+        places = [found for found in gather_object([place]) if found is not None]
+        what = f"the loss is {loss}" if not _finite(loss) else f"the gradient norm is {gradient_norm}"
+        where = f"; first not finite: {places[0]}" if places else ""
+        kept = f"last good checkpoint: {self.last_saved}" if self.last_saved else "no checkpoint was written before it"
+        self._record({"event": "not finite", "step": step, "what": what, "where": places[0] if places else None})
+        raise RunError(
+            f"step {step}: {what}{where}. No update was made of it; {kept}. A lower --optim.lr, a longer "
+            "--optim.warmup, a smaller --optim.clip or --train.precision fp32 may help"
+        )
+
+    # -- evaluation, checkpoints, records --------------------------------------------------------------------------
+
+    def _evaluate(self) -> None:
+        run = self.run_config
+        figures = evaluate(
+            self.model, self.corpus, self.accelerator, micro_batch=run.train.micro_batch, blocks=run.eval.blocks
+        )
+        self.eval_loss = (self.progress.step, figures["eval/loss"])
+        self._record(figures)
+        self.console.say(
+            f"step {self.progress.step}: held-out loss {figures['eval/loss']:.4f} nats/token, perplexity "
+            f"{figures['eval/perplexity']:.2f}, {figures['eval/bits_per_byte']:.4f} bits/byte"
+        )
+
+    def _save(self, *, must_succeed: bool) -> None:
+        """Write a checkpoint, all ranks together; a disk that refuses costs this checkpoint, not the older ones."""
+        accelerator, progress = self.accelerator, self.progress
+        folder = checkpoint.path_of(self.run_dir, progress.step)
+        weights = accelerator.get_state_dict(self.model)
+        failure: Exception | None = None
+        try:
+            if accelerator.is_main_process:
+                checkpoint.begin(folder)
+            accelerator.wait_for_everyone()
+            partial = checkpoint.partial(folder)
+            accelerator.save_state(str(partial / checkpoint.STATE))
+            torch.save(
+                self.batches.state_dict(), partial / checkpoint.STATE / f"data_{accelerator.process_index}.pt"
+            )
+            if accelerator.is_main_process:
+                accelerator.unwrap_model(self.model).save_pretrained(partial, state_dict=weights)
+                self.tokenizer.save_pretrained(partial)
+                (partial / checkpoint.TRAINER).write_text(json.dumps(vars(progress)), encoding="utf-8")
+        except checkpoint.WRITE_ERRORS as error:
+            failure = error
+        if not all_sum(accelerator, [float(failure is not None)])[0] and accelerator.is_main_process:
+            try:
+                checkpoint.finish(folder, self._manifest())
+            except checkpoint.WRITE_ERRORS as error:
+                failure = error
+        failed = all_sum(accelerator, [float(failure is not None)])[0] > 0
+        if not failed:
+            self.last_saved = folder
+            if accelerator.is_main_process:
+                checkpoint.retain(self.run_dir, self.run_config.checkpoint)
+            self.console.say(f"step {progress.step}: checkpoint {folder}")
+            return
+        if accelerator.is_main_process:
+            checkpoint.abandon(folder)
+        kept = f"the last whole one is {self.last_saved}" if self.last_saved else "there is none before it"
+        text = f"step {progress.step}: the checkpoint could not be written ({failure or 'on another rank'}); {kept}"
+        self._record({"event": "checkpoint failed", "reason": str(failure)})
+        if must_succeed:
+            raise RunError(f"{text}. Make room on the disk of {self.run_dir}, then go on with --resume latest")
+        self.console.warn(f"{text}. Training goes on; the next one is tried at its time")
+
+    def _manifest(self) -> Manifest:
+        measured = self.eval_loss is not None and self.eval_loss[0] == self.progress.step
+        return Manifest(
+            step=self.progress.step,
+            tokens=self.progress.tokens,
+            config_digest=manifest.file_hash(self.run_dir / rundir.CONFIG),
+            world_size=self.accelerator.num_processes,
+            distributed=self.accelerator.distributed_type.value,
+            eval_loss=self.eval_loss[1] if measured and self.eval_loss else None,
+            versions=rundir.versions(),
+        )
+
+    def _restore(self, folder: Path) -> Any:
+        """Optimizer, random states and position from a checkpoint; its weights are in the model already."""
+        accelerator = self.accelerator
+        self.progress = Progress(**checkpoint.read_trainer(folder))
+        accelerator.load_state(str(folder / checkpoint.STATE))
+        written_by = manifest.read(folder).world_size
+        if written_by != accelerator.num_processes:
+            self.console.warn(
+                f"{folder} was written by {written_by} processes, now there are {accelerator.num_processes}: dropout "
+                "draws anew; weights, optimizer and the order of local data go on exactly"
+            )
+        position = folder / checkpoint.STATE / f"data_{accelerator.process_index}.pt"
+        return torch.load(position, weights_only=True) if position.is_file() else None
+
+    def _training_figures(self, result: StepResult, seconds: float) -> dict[str, Any]:
+        per_second = result.tokens / seconds
+        figures = {
+            "train/loss": result.loss,
+            "train/lr": result.lr,
+            "train/grad_norm": result.gradient_norm,
+            "train/seconds_per_step": seconds,
+            "train/tokens_per_second": per_second,
+        }
+        if (mfu := self._mfu(per_second)) is not None:
+            figures["train/mfu"] = mfu
+        return figures | result.figures
+
+    def _record(self, figures: dict[str, Any]) -> None:
+        record = {"step": self.progress.step, "tokens": self.progress.tokens, **figures}
+        if self.log is not None:
+            self.log.write(record)
+        numbers = {key: value for key, value in figures.items() if isinstance(value, float)}
+        if self.run_config.log.trackers and numbers:
+            self.accelerator.log(numbers, step=self.progress.step)
+
+    def _mfu(self, tokens_per_second: float) -> float | None:
+        if self.peak_flops is None:
+            return None
+        return tokens_per_second * self.flops_per_token / (self.peak_flops * self.accelerator.num_processes)
+
+    def _line(self, result: StepResult, tokens_per_second: float) -> str:
+        step, steps = self.progress.step, self.run_config.steps
+        left_s = (steps - step) * self.run_config.tokens_per_step / tokens_per_second
+        mfu = self._mfu(tokens_per_second)
+        return (
+            f"step {step:>{len(str(steps))}}/{steps} {100 * step / steps:3.0f} % | loss {result.loss:.4f} | "
+            f"lr {result.lr:.2e} | grad norm {result.gradient_norm:.3f} | {tokens_per_second:,.0f} tokens/s | "
+            + (f"MFU {100 * mfu:.1f} % | " if mfu is not None else "")
+            + f"{duration(left_s)} left"
+        )
+
+
+def _finite(value: float) -> bool:
+    return value - value == 0
+
+
+def _tracker_config(run: RunConfig) -> dict[str, Any]:
+    settings = flat(dataclasses.asdict(run))
+    return {key: value if isinstance(value, int | float | str) else str(value) for key, value in settings.items()}

@@ -1,0 +1,1 @@
+"""Presets for running `lab/pretrain.py` on one machine and on clusters."""

@@ -1,0 +1,43 @@
+"""Normalization schemes for Hugging Face causal LMs.
+
+    import normalization
+
+    normalization.apply(model, "mix", post_layers=4)   # a built model, in place
+    normalization.describe(model)                      # its plan, layer by layer
+
+Importing this package registers our model types with transformers' Auto classes, so that checkpoints saved
+with a scheme load through `AutoModelForCausalLM.from_pretrained`.
+"""
+
+from __future__ import annotations
+
+from normalization import auto as _auto
+from normalization.api import (
+    apply,
+    config,
+    decoder_layers,
+    describe,
+    from_config,
+    from_pretrained,
+    plans,
+    spec,
+)
+from normalization.initialize import initialize
+from normalization.plan import LayerPlan
+from normalization.spec import NormalizationSpec
+
+_auto.register()
+
+__all__ = [
+    "LayerPlan",
+    "NormalizationSpec",
+    "apply",
+    "config",
+    "decoder_layers",
+    "describe",
+    "from_config",
+    "from_pretrained",
+    "initialize",
+    "plans",
+    "spec",
+]

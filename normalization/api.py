@@ -1,0 +1,174 @@
+"""What people call: place a scheme in a model, build or load a model with one, describe it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, TextIO
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+
+from normalization import auto, families, schemes
+from normalization.families import FAMILIES, Family
+from normalization.layers import PatchedLayer
+from normalization.plan import LayerPlan
+from normalization.spec import NormalizationSpec
+
+
+def apply(model: PreTrainedModel, scheme: str, *, final_norm: bool = True, **options: Any) -> PreTrainedModel:
+    """Place a scheme in a built stock causal LM, in place. Keeps existing weights; new norms start at one.
+
+    The model then saves its scheme in `config.json` under a model type of ours, except with plain `pre`,
+    which stays a stock checkpoint. Its config becomes a copy: other models that share the old one keep that.
+
+    Args:
+        model: a causal LM of one of `families.FAMILIES`, not yet wrapped by DDP, FSDP, DeepSpeed or PEFT.
+        scheme: a name or alias in `schemes.names()`.
+        final_norm: False drops the model's final norm, for schemes whose last layer ends in one.
+        **options: the scheme's own, such as `post_layers=4` or `alpha=0.25` for `mix`.
+
+    Returns:
+        The same model.
+
+    Raises:
+        ValueError: unknown scheme, option or family; a model that already carries a scheme or is wrapped.
+    """
+    spec = NormalizationSpec.make(scheme, final_norm=final_norm, **options)
+    family = _family_of_stock(model)
+    config = auto.with_normalization(model.config, family, spec)
+    auto.place(model, family, spec)
+    shared = model.config
+    for module in model.modules():
+        if getattr(module, "config", None) is shared:
+            module.config = config
+    if not spec.is_stock:
+        model.__class__ = auto.model_class(family)
+    return model
+
+
+def config(
+    stock: PretrainedConfig, scheme: str, *, final_norm: bool = True, **options: Any
+) -> PretrainedConfig:
+    """A config from which `AutoModelForCausalLM.from_config` builds the model with the scheme in place.
+
+    Raises:
+        ValueError: unknown scheme, option or family.
+    """
+    spec = NormalizationSpec.make(scheme, final_norm=final_norm, **options)
+    return auto.with_normalization(stock, families.of_config(stock), spec)
+
+
+def from_config(
+    stock: PretrainedConfig,
+    scheme: str,
+    *,
+    final_norm: bool = True,
+    attn_implementation: str | None = None,
+    **options: Any,
+) -> PreTrainedModel:
+    """Build a causal LM with a scheme from a stock config, with the weights that transformers initialises.
+
+    Works under `torch.device("meta")`: the scheme's parameters exist before anything is materialised.
+
+    Raises:
+        ValueError: unknown scheme, option or family.
+    """
+    wanted = config(stock, scheme, final_norm=final_norm, **options)
+    return AutoModelForCausalLM.from_config(wanted, attn_implementation=attn_implementation)
+
+
+def from_pretrained(
+    path: str,
+    scheme: str,
+    *,
+    final_norm: bool = True,
+    dtype: str | torch.dtype = "auto",
+    attn_implementation: str | None = None,
+    **options: Any,
+) -> PreTrainedModel:
+    """Load a stock checkpoint into a model with a scheme, which then computes something else: train it.
+
+    A checkpoint that was saved with a scheme needs none: `AutoModelForCausalLM.from_pretrained(path)`.
+
+    Raises:
+        ValueError: unknown scheme, option or family, or a checkpoint that already carries a scheme.
+    """
+    stock = AutoConfig.from_pretrained(path)
+    if (stored := getattr(stock, "normalization", None)) is not None:
+        raise ValueError(
+            f"{path} already carries the scheme {stored['scheme']!r}; load it with "
+            "AutoModelForCausalLM.from_pretrained"
+        )
+    wanted = config(stock, scheme, final_norm=final_norm, **options)
+    return AutoModelForCausalLM.from_pretrained(
+        path, config=wanted, dtype=dtype, attn_implementation=attn_implementation
+    )
+
+
+def spec(model: nn.Module) -> NormalizationSpec:
+    """The normalization that a causal LM carries; plain `pre` for a stock model of a known family."""
+    stored = getattr(model.config, "normalization", None)
+    return NormalizationSpec.make("pre") if stored is None else NormalizationSpec.from_dict(stored)
+
+
+def plans(model: nn.Module) -> list[LayerPlan]:
+    """The plan that each decoder layer really follows, first to last; a stock layer follows Pre-LN."""
+    stock_plan = LayerPlan(norm_in=True)
+    layers = _family(model).decoder_layers(model)
+    return [layer.normalization_plan if isinstance(layer, PatchedLayer) else stock_plan for layer in layers]
+
+
+def decoder_layers(model: nn.Module) -> nn.ModuleList:
+    """The decoder layers of a causal LM, stock or with a scheme, first to last.
+
+    Raises:
+        ValueError: a model of an unknown family.
+    """
+    return _family(model).decoder_layers(model)
+
+
+def describe(model: nn.Module, *, file: TextIO | None = None) -> None:
+    """Print a causal LM's plan layer by layer: one line each, N being the layer's norm and F its sublayer.
+
+    Raises:
+        ValueError: a model of an unknown family.
+    """
+    normalization, out = spec(model), file or sys.stdout
+    options = ", ".join(
+        f"{name}={value}" for name, value in normalization.options.items() if value is not None
+    )
+    scheme = schemes.get(normalization.scheme)
+    layer_plans = plans(model)
+    print(f"{scheme.name}{f' ({options})' if options else ''}: {scheme.source}", file=out)
+    width = len(str(len(layer_plans)))
+    for number, plan in enumerate(layer_plans, start=1):
+        print(f"  layer {number:>{width}}  x <- {plan}", file=out)
+    if not normalization.final_norm:
+        final = "dropped"
+    elif layer_plans[-1].norm_post:
+        final = "kept, so the last layer's output is normalised twice (as the papers' code does)"
+    else:
+        final = "kept"
+    print(f"  final norm: {final}", file=out)
+
+
+def _family(model: nn.Module) -> Family:
+    config: Any = model.config
+    return FAMILIES.get(config.model_type.removeprefix(auto.PREFIX)) or families.of_config(config)
+
+
+def _family_of_stock(model: nn.Module) -> Family:
+    if isinstance(model, PreTrainedModel):
+        if any(isinstance(module, PatchedLayer) for module in model.modules()):
+            raise ValueError(
+                f"this model already carries the scheme {spec(model).scheme!r}; a scheme is placed once, in a "
+                "stock model. Build or load a fresh one"
+            )
+        family = families.of_config(model.config)
+        if type(model) is family.stock:
+            return family
+    raise ValueError(
+        f"normalization.apply takes a causal LM as transformers builds it, not {type(model).__name__}; apply "
+        "the scheme before wrapping or compiling the model"
+    )

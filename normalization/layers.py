@@ -1,0 +1,98 @@
+"""The one forward of a patched decoder layer, for every scheme and family."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from functools import cache
+from typing import Any, cast
+
+from torch import Tensor, nn
+
+from normalization.families import FAMILIES, Family
+from normalization.plan import LayerPlan
+
+Map = Callable[[Tensor], Tensor]
+
+
+def residual(plan: LayerPlan, x: Tensor, sublayer: Map, norms: dict[str, Map]) -> Tensor:
+    """One sublayer's update of the residual stream x (B, T, D), the equation of `LayerPlan`."""
+    y = norms["in"](x) if plan.norm_in else x
+    y = sublayer(scaled(y, plan.input_scale))
+    y = norms["out"](y) if plan.norm_out else y
+    x = scaled(x, plan.residual_scale) + y
+    return norms["post"](x) if plan.norm_post else x
+
+
+def scaled(x: Tensor, scale: float) -> Tensor:
+    """scale * x, without a kernel where the scale is 1."""
+    return x if scale == 1.0 else scale * x
+
+
+def norm_names(plan: LayerPlan, own: str) -> dict[str, str]:
+    """Slot -> name of the norm module. The layer's own norm fills the first slot: stock weights still load."""
+    return {slot: own if number == 0 else f"{own}_{slot}" for number, slot in enumerate(plan.slots)}
+
+
+class PatchedLayer(nn.Module):
+    """What a decoder layer of any family becomes: its own modules, run in the order of its plan.
+
+    A base beside the stock layer class (`patched_class`), whose gradient checkpointing, hooks and output
+    recording work as before.
+    """
+
+    normalization_plan: LayerPlan
+    normalization_family: Family
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Hidden states (B, T, D) to hidden states (B, T, D); the rest is handed to attention unchanged."""
+        plan, family = self.normalization_plan, self.normalization_family
+        kwargs.update(zip(family.positional, args, strict=False))
+
+        def attention(y: Tensor) -> Tensor:
+            return getattr(self, family.attention)(y, **kwargs)[0]
+
+        x = hidden_states
+        x = residual(plan, x, attention, self._norms(family.attention_norm))
+        x = residual(plan, x, getattr(self, family.mlp), self._norms(family.mlp_norm))
+        return x
+
+    def _norms(self, own: str) -> dict[str, Map]:
+        return {slot: getattr(self, name) for slot, name in norm_names(self.normalization_plan, own).items()}
+
+    def extra_repr(self) -> str:
+        """The layer's update of the residual stream."""
+        return str(self.normalization_plan)
+
+
+@cache
+def patched_class(stock: type[nn.Module]) -> type[nn.Module]:
+    """The stock layer class with the patched forward.
+
+    It keeps the stock class's name: FSDP's wrap policy and `device_map` find layers by it. Its body holds
+    `forward` itself, because transformers adds gradient checkpointing to the classes that define one.
+    """
+    body = {"forward": PatchedLayer.forward, "__module__": __name__, "__doc__": PatchedLayer.__doc__}
+    return type(stock.__name__, (stock, PatchedLayer), body)
+
+
+def patch(layer: nn.Module, plan: LayerPlan, family: Family, *, width: int, eps: float) -> None:
+    """Make a stock decoder layer follow `plan`, in place; new norms start at one, else like its own."""
+    for own in (family.attention_norm, family.mlp_norm):
+        norm = layer.get_submodule(own)
+        weight = cast(Tensor, norm.weight)
+        for name in norm_names(plan, own).values():
+            if name != own:
+                layer.add_module(name, type(norm)(width, eps=eps).to(weight.device, weight.dtype))
+    layer.normalization_plan = plan  # type: ignore[assignment]
+    layer.normalization_family = family  # type: ignore[assignment]
+    stock: Any = type(layer)
+    layer.__class__ = patched_class(stock)
+
+
+def __getattr__(name: str) -> type[nn.Module]:
+    # Pickle finds a patched layer's class by its name in this module, even before anything is patched.
+    for family in FAMILIES.values():
+        if name in (family.stock._no_split_modules or ()):
+            return patched_class(getattr(importlib.import_module(family.stock.__module__), name))
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,107 @@
+"""Tiny models of every family, with weights that let a misplaced norm show, and the cases that tests walk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM
+
+import normalization
+from normalization import families, schemes
+from tests.normalization import oracle
+
+FAMILIES = tuple(families.FAMILIES)
+SCHEMES = schemes.names()
+LAYERS = 5
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 61,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 64,
+    "bos_token_id": None,
+    "eos_token_id": None,
+    "attn_pdrop": 0.0,
+    "resid_pdrop": 0.0,
+    "embd_pdrop": 0.0,
+}
+"""By the names that transformers uses throughout; a family ignores those that it has no use for."""
+
+CASES = [(scheme, {}) for scheme in SCHEMES] + [
+    (scheme, options) for scheme, tried in oracle.OPTIONS.items() for options in tried
+]
+
+each_family = pytest.mark.parametrize("family", FAMILIES)
+each_scheme = pytest.mark.parametrize("scheme", SCHEMES)
+each_case = pytest.mark.parametrize(
+    ("scheme", "options"), CASES, ids=[scheme + "".join(f"-{k}={v}" for k, v in o.items()) for scheme, o in CASES]
+)
+
+
+def config(family: str, **changes: Any) -> Any:
+    return AutoConfig.for_model(family, **(SIZES | changes))
+
+
+@torch.no_grad()
+def randomize(model: Any, seed: int = 0) -> Any:
+    """Random norms and biases too: with ones and zeros, a misplaced or swapped norm hardly shows."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        if parameter.ndim == 2:
+            parameter.copy_(noise / parameter.shape[-1] ** 0.5)
+        elif name.endswith("bias"):
+            parameter.copy_(0.3 * noise)
+        else:
+            parameter.copy_(1 + 0.4 * noise.clamp(-2, 2))
+    return model.eval()
+
+
+def stock(family: str, attention: str | None = None, **changes: Any) -> Any:
+    return randomize(AutoModelForCausalLM.from_config(config(family, **changes), attn_implementation=attention))
+
+
+def patched(
+    family: str,
+    scheme: str,
+    options: dict[str, Any] | None = None,
+    *,
+    final_norm: bool = True,
+    attention: str | None = None,
+    **changes: Any,
+) -> Any:
+    model = stock(family, attention, **changes)
+    return randomize(normalization.apply(model, scheme, final_norm=final_norm, **(options or {})))
+
+
+def tokens(batch: int = 2, length: int = 11, seed: int = 0, vocabulary: int = SIZES["vocab_size"]) -> Tensor:
+    return torch.randint(vocabulary, (batch, length), generator=torch.Generator().manual_seed(seed))
+
+
+def layers(model: Any) -> Any:
+    return families.FAMILIES[model.config.model_type.removeprefix("depthlab_")].decoder_layers(model)
+
+
+@torch.no_grad()
+def logits(model: Any, ids: Tensor | None = None) -> Tensor:
+    return model(tokens() if ids is None else ids, use_cache=False).logits
+
+
+@contextmanager
+def all_float64() -> Iterator[None]:
+    """Inside, code that asks for float32 gets float64: the norms, rotary tables and softmax of transformers do so
+    whatever the model's dtype. Build and run a model inside to compare it with an exact formula."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "float32", torch.float64)
+        patch.setattr(torch, "float", torch.float64)
+        patch.setattr(torch.Tensor, "float", torch.Tensor.double)
+        yield
