@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, InitProcessGroupKwargs
 
 from lab.config import RunConfig
 from lab.errors import ConfigError
@@ -30,17 +30,24 @@ def make_accelerator(run: RunConfig) -> Accelerator:
     _require_trackers(run.log.trackers)
     # DDP without buffer broadcasts: the buffers (rotary tables) are constants.
     handlers: list[Any] = [DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)]
-    if not has_device and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        # Without it accelerate believes that CPU processes are alone when DeepSpeed starts them; with it, that a
-        # single process is not.
+    sharded = any(os.environ.get(f"ACCELERATE_USE_{kind}") == "true" for kind in ("DEEPSPEED", "FSDP"))
+    if not has_device and sharded:
+        # `cpu=True` would turn DeepSpeed and FSDP off, and without a backend accelerate believes that a CPU process
+        # is alone.
         handlers.append(InitProcessGroupKwargs(backend="gloo"))
     accelerator = Accelerator(
+        cpu=not has_device and not sharded,
         mixed_precision="no" if run.train.precision == "fp32" else run.train.precision,
         kwargs_handlers=handlers,
         log_with=list(run.log.trackers) or None,
         project_dir=run.run_dir,
         step_scheduler_with_optimizer=False,
     )
+    if accelerator.distributed_type in (DistributedType.DEEPSPEED, DistributedType.FSDP):
+        raise ConfigError(
+            f"accelerate launch with {accelerator.distributed_type.value}: gradient norms and clipping do not see shards "
+            "yet; launch with --multi_gpu (DDP)"
+        )
     # The Hugging Face files of a checkpoint hold the weights already; DeepSpeed and FSDP keep shards of their own.
     accelerator.register_save_state_pre_hook(lambda models, weights, folder: weights.clear())
     accelerator.register_load_state_pre_hook(lambda models, folder: models.clear())

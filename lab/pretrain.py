@@ -111,13 +111,7 @@ def pretrain(run: RunConfig) -> bool:
         name = run.model.checkpoint or run.model.config or run.model.preset
         _introduce(run, model, corpus, accelerator, console, derived)
     accelerator.wait_for_everyone()
-    try:
-        return trainer.run()
-    finally:
-        if accelerator.num_processes > 1 and sys.exc_info()[0] is None:
-            import torch
-
-            torch.distributed.destroy_process_group()
+    return trainer.run()
 
 
 def _introduce(

@@ -162,8 +162,8 @@ def _family_of_stock(model: nn.Module) -> Family:
     if isinstance(model, PreTrainedModel):
         if any(isinstance(module, PatchedLayer) for module in model.modules()):
             raise ValueError(
-                f"this model already carries the scheme {spec(model).scheme!r}; a scheme is placed once, in a "
-                "stock model. Build or load a fresh one"
+                f"this model already carries the scheme {spec(model).scheme!r}; a scheme is placed once, in "
+                "a stock model. Build or load a fresh one"
             )
         family = families.of_config(model.config)
         if type(model) is family.stock:

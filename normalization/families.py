@@ -121,7 +121,7 @@ def of_config(config: PretrainedConfig) -> Family:
         raise ValueError(
             f"no normalization scheme can be placed in a {config.model_type!r} model: its family is not in "
             f"the table. Families: {', '.join(FAMILIES)}. To add one, write its entry in "
-            "normalization/families.py: where its layers, their attention, MLP and norms, and its final norm are found."
+            "normalization/families.py: where its layers, their attention and MLP, and all norms are found."
         )
     if reason := family.refuse(config):
         raise ValueError(f"this {config.model_type!r} config cannot be patched: {reason}")

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from normalization import schemes
@@ -55,7 +54,6 @@ _ROLES: tuple[Role, ...] = ("query", "key", "value", "attention_output", "mlp_in
 NAMES: tuple[str, ...] = tuple(_table(1, 1.0))
 
 
-@torch.no_grad()
 def initialize(
     model: nn.Module, initialization: str | None = None, *, std: float = 0.02, embedding_std: float = 0.02
 ) -> nn.Module:
@@ -69,7 +67,8 @@ def initialize(
             and Mix-LN differ in it (0.02 and 0.63), and their baselines with it.
 
     Raises:
-        ValueError: unknown initialisation or family, or a parameter that the family's entry does not name.
+        ValueError: unknown initialisation or family; a parameter that the family's entry does not name; one
+            on the meta device or partitioned by ZeRO-3, where drawing would do nothing.
     """
     scheme = schemes.get(spec(model).scheme)
     initialization = initialization or scheme.initialization
@@ -93,6 +92,11 @@ def initialize(
             if id(parameter) in drawn:
                 continue
             drawn.add(id(parameter))
+            if parameter.is_meta or parameter.numel() == 0:
+                raise ValueError(
+                    f"{type(module).__name__}.{name} has no memory to draw into; give the model some first "
+                    "(`to_empty`), or gather what ZeRO-3 has partitioned"
+                )
             if id(parameter) in matrices:
                 roles = matrices[id(parameter)]
                 for role, part in zip(roles, _fused_parts(module, parameter, len(roles)), strict=True):
@@ -123,4 +127,4 @@ def _matrices(model: nn.Module) -> Iterator[tuple[Tensor, tuple[Role, ...]]]:
 
 def _fused_parts(module: nn.Module, weight: Tensor, parts: int) -> tuple[Tensor, ...]:
     # nn.Linear keeps (out, in), GPT-2's Conv1D (in, out); fused projections lie side by side along `out`.
-    return weight.chunk(parts, dim=0 if isinstance(module, nn.Linear) else 1)
+    return weight.detach().chunk(parts, dim=0 if isinstance(module, nn.Linear) else 1)

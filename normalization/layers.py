@@ -30,7 +30,7 @@ def scaled(x: Tensor, scale: float) -> Tensor:
 
 
 def norm_names(plan: LayerPlan, own: str) -> dict[str, str]:
-    """Slot -> name of the norm module. The layer's own norm fills the first slot: stock weights still load."""
+    """Slot -> name of the norm module. The layer's own norm fills the first slot, so stock weights load."""
     return {slot: own if number == 0 else f"{own}_{slot}" for number, slot in enumerate(plan.slots)}
 
 

@@ -112,7 +112,7 @@ def _read(directory: Path) -> dict[str, Any] | None:
             if path.stat().st_size != expected["bytes"] or file_digest(path) != expected["xxh3"]:
                 raise ValueError(f"{name} is not what was written")
         content = meta["content"]
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         if directory.exists():
             logger.warning(
                 "cache %s is incomplete (%s is missing): building it again", directory, error.filename

@@ -8,6 +8,7 @@ buffer would lose its contents.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from functools import partial
@@ -85,14 +86,15 @@ class StreamedBlocks(IterableDataset[np.ndarray]):
         # other processes.
         self._part = split_dataset_by_node(self._whole, self._rank, self._world_size)
         self._epoch = self._window["epoch"]
-        tokens = self._tokens(self._window["source"])
+        self._source = self._window["source"]
+        tokens = self._tokens()
         carry = np.array(self._window["carry"], dtype=np.int64)
         for number in range(self._window["number"], 2**63):
             if number != self._window["number"]:
                 self._window = {
                     "number": number,
                     "epoch": self._epoch,
-                    "source": self._part.state_dict(),
+                    "source": self._source,
                     "carry": carry.tolist(),
                 }
                 self._taken = 0
@@ -115,20 +117,21 @@ class StreamedBlocks(IterableDataset[np.ndarray]):
         at = np.arange(self._shuffle_buffer)[:, None] * step + np.arange(step + 1)
         return flat[at], flat[used:]
 
-    def _tokens(self, source: dict[str, Any] | None) -> Iterator[np.ndarray]:
-        """Tokens of the kept documents from `source` on, in groups, through one epoch after another."""
+    def _tokens(self) -> Iterator[np.ndarray]:
+        """Tokens of the kept documents from `_epoch` and `_source` on, in groups; moves those two along."""
         while True:
             # The data set shuffles its files by the number of the epoch; this makes it depend on the seed
             # too.
             order = np.random.SeedSequence([self._seed, self._epoch]).generate_state(1)[0]
             self._part.set_epoch(int(order))
-            whole_epoch = source is None
-            if source is not None:
-                self._part.load_state_dict(deepcopy(source))  # it may write into what it is given
-                source = None
+            whole_epoch = self._source is None
+            if self._source is not None:
+                self._part.load_state_dict(deepcopy(self._source))  # it may write into what it is given
             empty = True
             for texts in self._groups():
                 empty = False
+                # Asked of the data set only now: before its first record it does not know where it stands.
+                self._source = self._part.state_dict()
                 yield self._encode(texts)
             if empty and whole_epoch:
                 raise DataError(
@@ -137,6 +140,7 @@ class StreamedBlocks(IterableDataset[np.ndarray]):
                     "--data.field"
                 )
             self._epoch += 1
+            self._source = None
 
     def _groups(self) -> Iterator[list[str]]:
         skipped = (
@@ -183,14 +187,17 @@ class StreamedBatches(Batches):
     ) -> None:
         self._identity = {"kind": "streamed", **identity, "micro_batch": micro_batch, "workers": workers}
         self._workers = workers
-        self._loader = StatefulDataLoader(
-            blocks,
-            batch_size=micro_batch,
-            num_workers=workers,
-            collate_fn=partial(_collate, end=end, isolate=isolate),
-            # Its own generator, or the loader would draw from (and so shift) the model's random numbers.
-            generator=torch.Generator(),
-        )
+        with warnings.catch_warnings():
+            # torchdata 0.11 still calls this; nothing that our users could change.
+            warnings.filterwarnings("ignore", message="'set_vital' is deprecated")
+            self._loader = StatefulDataLoader(
+                blocks,
+                batch_size=micro_batch,
+                num_workers=workers,
+                collate_fn=partial(_collate, end=end, isolate=isolate),
+                # Its own generator, or the loader would draw from (and so shift) the model's random numbers.
+                generator=torch.Generator(),
+            )
         if state is not None:
             check_state(state, self._identity)
             self._loader.load_state_dict(state["loader"])

@@ -116,7 +116,7 @@ def get(name: str) -> Scheme:
     if canonical not in _SCHEMES:
         near = get_close_matches(str(name), [*_SCHEMES, *_ALIASES], n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ValueError(f"unknown normalization scheme {name!r}{hint}; choose from {', '.join(_SCHEMES)}")
+        raise ValueError(f"unknown normalization scheme {name!r}{hint}; choose from {', '.join(names())}")
     return _SCHEMES[canonical]
 
 

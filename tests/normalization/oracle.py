@@ -1,13 +1,14 @@
-"""The equations, written a second time from the papers in plain float64, reading nothing of ours but the weights.
+"""The equations, written a second time from the papers in plain float64, reading only weights of ours.
 
 A new scheme needs its line in `SCHEMES`, a new family its class in `NETWORKS`.
 """
 
+# ruff: noqa: E741 (layer l of L, as in the papers)
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from torch import Tensor
 Map = Callable[[Tensor], Tensor]
 
 
-# Schemes. F sublayer, N its own norm, M its second norm (peri only), l = 1..L. DESIGN section 2, line by line.
+# Schemes: DESIGN section 2, line by line. F sublayer, N its own norm, M its second norm (peri), l = 1..L.
 
 
 def pre(x: Tensor, F: Map, N: Map, M: Map, l: int, L: int) -> Tensor:
@@ -26,7 +27,9 @@ def post(x: Tensor, F: Map, N: Map, M: Map, l: int, L: int) -> Tensor:
     return N(x + F(x))
 
 
-def mix(x: Tensor, F: Map, N: Map, M: Map, l: int, L: int, alpha: float = 0.25, post_layers: int = -1) -> Tensor:
+def mix(
+    x: Tensor, F: Map, N: Map, M: Map, l: int, L: int, alpha: float = 0.25, post_layers: int = -1
+) -> Tensor:
     first = math.floor(alpha * L) if post_layers < 0 else post_layers
     return N(x + F(x)) if l <= first else x + F(N(x))
 
@@ -70,7 +73,7 @@ class Network:
     mlp_norm: str
     final: str
     embeddings: tuple[str, ...]
-    roles: dict[str, tuple[str, ...]]
+    roles: ClassVar[dict[str, tuple[str, ...]]]
     """Weight of a layer -> what its rows (or columns) are, as the initialisation formulas name them."""
 
     def __init__(self, weights: dict[str, Tensor], config: Any) -> None:
@@ -115,7 +118,7 @@ class Llama(Network):
     mlp_norm = "post_attention_layernorm"
     final = "model.norm"
     embeddings = ("model.embed_tokens.weight",)
-    roles = {
+    roles: ClassVar = {
         "self_attn.q_proj.weight": ("query",),
         "self_attn.k_proj.weight": ("key",),
         "self_attn.v_proj.weight": ("value",),
@@ -160,7 +163,9 @@ class Llama(Network):
         def F(y: Tensor) -> Tensor:
             path = self.at(l) + "mlp."
             gate = self.linear(path + "gate_proj", y)
-            return self.linear(path + "down_proj", gate / (1 + torch.exp(-gate)) * self.linear(path + "up_proj", y))
+            return self.linear(
+                path + "down_proj", gate / (1 + torch.exp(-gate)) * self.linear(path + "up_proj", y)
+            )
 
         return F
 
@@ -171,7 +176,7 @@ class GPT2(Network):
     mlp_norm = "ln_2"
     final = "transformer.ln_f"
     embeddings = ("transformer.wte.weight", "transformer.wpe.weight")
-    roles = {
+    roles: ClassVar = {
         "attn.c_attn.weight": ("query", "key", "value"),
         "attn.c_proj.weight": ("output",),
         "mlp.c_fc.weight": ("mlp",),
@@ -196,7 +201,8 @@ class GPT2(Network):
         def F(y: Tensor) -> Tensor:
             path = self.at(l) + "attn."
             q, k, v = (
-                part.unflatten(-1, (self.c.n_head, -1)) for part in self.linear(path + "c_attn", y).chunk(3, dim=-1)
+                part.unflatten(-1, (self.c.n_head, -1))
+                for part in self.linear(path + "c_attn", y).chunk(3, dim=-1)
             )
             return self.linear(path + "c_proj", causal_attention(q, k, v))
 

@@ -1,5 +1,6 @@
 """Logits and residual streams against the equations of `oracle.py`."""
 
+# ruff: noqa: E741 (layer l of L, as in the papers)
 from __future__ import annotations
 
 from typing import Any
@@ -63,7 +64,10 @@ def test_a_swapped_or_lost_norm_would_be_seen(family: str, scheme: str) -> None:
 
 
 WRONG = {
-    "lns, layers counted from 0 and shifted": ("lns", lambda x, F, N, M, l, L: oracle.lns(x, F, N, M, l + 1, L)),
+    "lns, layers counted from 0 and shifted": (
+        "lns",
+        lambda x, F, N, M, l, L: oracle.lns(x, F, N, M, l + 1, L),
+    ),
     "lns, sublayers counted": ("lns", lambda x, F, N, M, l, L: oracle.lns(x, F, N, M, 2 * l, L)),
     "lns, 1/l": ("lns", lambda x, F, N, M, l, L: x + F(N(x) / l)),
     "lns, output scaled": ("lns", lambda x, F, N, M, l, L: x + F(N(x)) / l**0.5),
@@ -92,13 +96,17 @@ def test_a_wrong_equation_would_be_seen(family: str, mistake: str) -> None:
 def test_hidden_states_are_complete(family: str, scheme: str) -> None:
     model = tiny.patched(family, scheme)
     caught: list[Tensor] = []
-    hooks = [layer.register_forward_hook(lambda _m, _i, out: caught.append(out)) for layer in tiny.layers(model)]
+    hooks = [
+        layer.register_forward_hook(lambda _m, _i, out: caught.append(out)) for layer in tiny.layers(model)
+    ]
     with torch.no_grad():
         out = model(tiny.tokens(), output_hidden_states=True, use_cache=False)
     for hook in hooks:
         hook.remove()
     assert len(out.hidden_states) == tiny.LAYERS + 1 and all(h is not None for h in out.hidden_states)
-    expected, net = oracle.streams(family, model.state_dict(), model.config, tiny.tokens(), oracle.SCHEMES[scheme])
+    expected, net = oracle.streams(
+        family, model.state_dict(), model.config, tiny.tokens(), oracle.SCHEMES[scheme]
+    )
     assert torch.allclose(out.hidden_states[0].double(), expected[0], atol=1e-5)
     for l in range(1, tiny.LAYERS + 1):
         if l < tiny.LAYERS:
@@ -121,14 +129,17 @@ def llama_cases(draw: st.DrawFn) -> tuple[LlamaConfig, str, dict[str, Any], int,
     layers = draw(st.integers(1, 6))
     config = LlamaConfig(
         vocab_size=draw(st.integers(2, 70)),
-        hidden_size=draw(st.integers(4, 40)),
+        hidden_size=groups * key_value_heads * draw(st.integers(2, 8)),
         intermediate_size=draw(st.integers(1, 50)),
         num_hidden_layers=layers,
         num_attention_heads=groups * key_value_heads,
         num_key_value_heads=key_value_heads,
         head_dim=2 * draw(st.integers(1, 6)),
         rms_norm_eps=draw(st.sampled_from([1e-6, 1e-5, 1e-2])),
-        rope_parameters={"rope_type": "default", "rope_theta": draw(st.sampled_from([100.0, 10000.0, 500000.0]))},
+        rope_parameters={
+            "rope_type": "default",
+            "rope_theta": draw(st.sampled_from([100.0, 10000.0, 500000.0])),
+        },
         attention_bias=draw(st.booleans()),
         mlp_bias=draw(st.booleans()),
         tie_word_embeddings=draw(st.booleans()),

@@ -43,7 +43,9 @@ CASES = [(scheme, {}) for scheme in SCHEMES] + [
 each_family = pytest.mark.parametrize("family", FAMILIES)
 each_scheme = pytest.mark.parametrize("scheme", SCHEMES)
 each_case = pytest.mark.parametrize(
-    ("scheme", "options"), CASES, ids=[scheme + "".join(f"-{k}={v}" for k, v in o.items()) for scheme, o in CASES]
+    ("scheme", "options"),
+    CASES,
+    ids=[scheme + "".join(f"-{k}={v}" for k, v in o.items()) for scheme, o in CASES],
 )
 
 
@@ -67,7 +69,9 @@ def randomize(model: Any, seed: int = 0) -> Any:
 
 
 def stock(family: str, attention: str | None = None, **changes: Any) -> Any:
-    return randomize(AutoModelForCausalLM.from_config(config(family, **changes), attn_implementation=attention))
+    return randomize(
+        AutoModelForCausalLM.from_config(config(family, **changes), attn_implementation=attention)
+    )
 
 
 def patched(
@@ -98,8 +102,8 @@ def logits(model: Any, ids: Tensor | None = None) -> Tensor:
 
 @contextmanager
 def all_float64() -> Iterator[None]:
-    """Inside, code that asks for float32 gets float64: the norms, rotary tables and softmax of transformers do so
-    whatever the model's dtype. Build and run a model inside to compare it with an exact formula."""
+    """Inside, code that asks for float32 gets float64: norms, rotary tables and softmax of transformers ask
+    for it whatever the dtype of the model. Build and run a model inside to compare it with an exact formula."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "float32", torch.float64)
         patch.setattr(torch, "float", torch.float64)

@@ -62,8 +62,10 @@ def test_a_killed_build_is_done_again(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == ["key", "key.lock"]
 
 
-@pytest.mark.parametrize("damage", ["changed", "cut", "file lost", "meta lost", "meta cut"]) def
-test_damage_is_noticed_and_repaired(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("damage", ["changed", "cut", "file lost", "meta lost", "meta cut"])
+def test_damage_is_noticed_and_repaired(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
     calls = []
 
     def build(into: Path) -> dict[str, int]:
@@ -104,10 +106,13 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         build_once(tmp_path / "file" / "tokens" / "key", lambda into: {})
 
 
-PREPARE = """ import sys, xxhash from lab.data import DataConfig, load_tokenizer, prepare config =
-DataConfig(source=(sys.argv[1],), tokenizer="bpe:300", text_unit="line", block_length=16,
-cache_dir=sys.argv[2]) corpus = prepare(config, load_tokenizer(config, progress=False), seed=0,
-progress=False) batches = corpus.batches(rank=0, world_size=1, micro_batch=8)
+PREPARE = """
+import sys, xxhash
+from lab.data import DataConfig, load_tokenizer, prepare
+settings = dict(tokenizer="bpe:300", text_unit="line", block_length=16)
+config = DataConfig(source=(sys.argv[1],), cache_dir=sys.argv[2], **settings)
+corpus = prepare(config, load_tokenizer(config, progress=False), seed=0, progress=False)
+batches = corpus.batches(rank=0, world_size=1, micro_batch=8)
 print(xxhash.xxh3_64_hexdigest(b"".join(next(batches)["input_ids"].numpy().tobytes() for _ in range(5))))
 """
 
@@ -129,8 +134,12 @@ def test_the_key_follows_the_contents(tmp_path: Path) -> None:
     def digest(content: str, **settings: object) -> str:
         text.write_text(content)
         config = DataConfig(
-            source=(str(text),), text_unit="line", tokenizer="bpe:257", block_length=8, cache_dir=str(tmp_path
-            / "c"), **settings
+            source=(str(text),),
+            text_unit="line",
+            tokenizer="bpe:257",
+            block_length=8,
+            cache_dir=str(tmp_path / "c"),
+            **settings,
         )
         corpus = prepare(config, load_tokenizer(config, progress=False), seed=0, progress=False)
         return corpus.summary()["data_digest"]

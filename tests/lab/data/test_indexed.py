@@ -59,8 +59,9 @@ def test_no_document_is_on_both_sides_whatever_the_order(folder: Path) -> None:
 
 
 def rows(batches: Batches, count: int) -> list[list[int]]:
-    taken = [next(batches) for _ in range(count)] return [row for batch in taken for row in
-    torch.cat([batch["input_ids"], batch["targets"]], dim=1).tolist()]
+    taken = [next(batches) for _ in range(count)]
+    both = [torch.cat([batch["input_ids"], batch["targets"]], dim=1) for batch in taken]
+    return torch.cat(both).tolist()
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 4])
@@ -69,8 +70,8 @@ def test_steps_are_the_same_for_any_number_of_ranks(folder: Path, world_size: in
     steps = 2 * made.summary()["train_blocks"] // 12 + 2  # into the third epoch
     alone = made.batches(rank=0, world_size=1, micro_batch=12)
     ranks = [
-        made.batches(rank=rank, world_size=world_size, micro_batch=12 // world_size) for rank in
-        range(world_size)
+        made.batches(rank=rank, world_size=world_size, micro_batch=12 // world_size)
+        for rank in range(world_size)
     ]
     for _ in range(steps):
         assert [row for rank in ranks for row in rows(rank, 1)] == rows(alone, 1)
@@ -108,8 +109,8 @@ def test_resume_is_exact_on_any_number_of_ranks(folder: Path, workers: int) -> N
     assert rows(made.batches(rank=0, world_size=1, micro_batch=4, state=state), 6) == expected
     assert rows(made.batches(rank=0, world_size=1, micro_batch=4, start_sequences=20), 6) == expected
     two = [
-        made.batches(rank=rank, world_size=2, micro_batch=2, start_sequences=20, state=state) for rank in
-        range(2)
+        made.batches(rank=rank, world_size=2, micro_batch=2, start_sequences=20, state=state)
+        for rank in range(2)
     ]
     assert [row for _ in range(6) for rank in two for row in rows(rank, 1)] == expected
 
@@ -123,25 +124,32 @@ def test_a_position_in_other_data_is_refused(folder: Path) -> None:
     ):
         with pytest.raises(DataError, match=flag):
             made.batches(rank=0, world_size=1, micro_batch=4, state=state)
+    moved = state | {"sequences": 4}
     with pytest.raises(DataError, match="start_sequences=8"):
-        corpus(folder).batches(rank=0, world_size=1, micro_batch=4, start_sequences=8, state=state |
-        {"sequences": 4})
+        corpus(folder).batches(rank=0, world_size=1, micro_batch=4, start_sequences=8, state=moved)
 
 
 def test_figures(folder: Path) -> None:
-    (folder / "text" / "d.txt").write_bytes(b"\xff\n") made = corpus(folder) summary = made.summary()
-    json.dumps(summary) assert summary["skipped"] == {"invalid UTF-8": 1} assert summary["documents"] == 180
-    == summary["train_documents"] + summary["heldout_documents"] # One token a byte, and the end token of each
-    document. assert summary["heldout_tokens"] == summary["heldout_bytes"] + summary["heldout_documents"]
-    assert made.heldout_tokens_per_byte == summary["heldout_tokens"] / summary["heldout_bytes"] assert
-    sum(int((block["targets"] != IGNORED).sum()) for block in made.heldout) == summary["heldout_tokens"] - 1
+    (folder / "text" / "d.txt").write_bytes(b"\xff\n")
+    made = corpus(folder)
+    summary = made.summary()
+    json.dumps(summary)
+    assert summary["skipped"] == {"invalid UTF-8": 1}
+    assert summary["documents"] == 180 == summary["train_documents"] + summary["heldout_documents"]
+    # One token a byte, and the end token of each document.
+    assert summary["heldout_tokens"] == summary["heldout_bytes"] + summary["heldout_documents"]
+    assert made.heldout_tokens_per_byte == summary["heldout_tokens"] / summary["heldout_bytes"]
+    targets = torch.stack([made.heldout[number]["targets"] for number in range(len(made.heldout))])
+    assert (targets != IGNORED).sum() == summary["heldout_tokens"] - 1
     assert len(made.heldout) == summary["heldout_blocks"]
 
 
 def test_the_vocabulary_must_fit(folder: Path) -> None:
-    made = corpus(folder) made.check_vocabulary(257) with pytest.raises(DataError, match=rf"token id
-    {made.max_token_id} .* vocabulary of {made.max_token_id}"):
-        made.check_vocabulary(made.max_token_id)
+    made = corpus(folder)
+    made.check_vocabulary(257)
+    largest = made.max_token_id
+    with pytest.raises(DataError, match=f"token id {largest} .* vocabulary of {largest}"):
+        made.check_vocabulary(largest)
 
 
 def test_loading_leaves_the_random_numbers_of_torch_alone(folder: Path) -> None:

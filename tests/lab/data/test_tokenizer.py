@@ -11,8 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from lab.data import DataConfig, DataError, load_tokenizer
-from lab.data.documents import Document, as_document, in_share
-from lab.data.documents import Skipped
+from lab.data.documents import Document, Skipped, as_document, in_share
 from lab.data.encoder import Encoder
 from lab.data.tokenizer import END_TOKEN, train_bpe
 
@@ -42,9 +41,14 @@ def test_the_name_of_the_end_token_is_ordinary_text() -> None:
 
 
 def write_lines(path: Path, count: int = 400) -> DataConfig:
-    path.write_text("\n".join(f"line {n} says wörd{n % 7} again" for n in range(count))) cache =
-    str(path.parent / "cache") return DataConfig(source=(str(path),), text_unit="line", tokenizer="bpe:300",
-    heldout_fraction=0.3, cache_dir=cache)
+    path.write_text("\n".join(f"line {n} says wörd{n % 7} again" for n in range(count)))
+    return DataConfig(
+        source=(str(path),),
+        text_unit="line",
+        tokenizer="bpe:300",
+        heldout_fraction=0.3,
+        cache_dir=str(path.parent / "cache"),
+    )
 
 
 def test_round_trip_through_save_pretrained(tmp_path: Path) -> None:

@@ -1,0 +1,160 @@
+"""Packed blocks against pad-and-truncate: useful tokens per second on the docstrings of the standard library.
+
+Trains a small Llama for real on both, step by step in turn (so that both see the same load of the machine), with the
+same number of positions a step. A token is useful if the model is trained to predict it.
+
+    python benchmarks/packing.py --steps 60
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from lab.data import Blocks
+from lab.data.corpus import builtin_files
+from lab.data.documents import Document, Skipped, as_document
+from lab.data.encoder import Encoder
+from lab.data.packing import IGNORED, Batch
+from lab.data.tokenizer import END_TOKEN, train_bpe
+
+TARGET = 1.5
+"""Ratio of useful tokens/s that DESIGN section 7 asks for."""
+
+
+def docstrings() -> list[Document]:
+    """Every docstring of the standard library, as `ast.get_docstring` cleans it."""
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    skipped = Skipped()
+    found = []
+    for path in builtin_files():
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            text = ast.get_docstring(node) if isinstance(node, kinds) else None
+            document = None if text is None else as_document(text, skipped)
+            if document is not None:
+                found.append(document)
+    return found
+
+
+def padded(documents: list[np.ndarray], length: int, end: int) -> Batch:
+    """One row a document, cut or padded to `length` positions: tensors (documents, length)."""
+    inputs = np.full((len(documents), length), end)
+    targets = np.full((len(documents), length), IGNORED)
+    for row, tokens in enumerate(documents):
+        kept = tokens[: length + 1]
+        inputs[row, : len(kept) - 1] = kept[:-1]
+        targets[row, : len(kept) - 1] = kept[1:]
+    return {"input_ids": torch.from_numpy(inputs), "targets": torch.from_numpy(targets)}
+
+
+@dataclass
+class Run:
+    """A model in training, its data, and what it has done so far."""
+
+    model: LlamaForCausalLM
+    data: Batch
+    batch: int
+    seed: int
+    seconds: float = 0.0
+    useful: int = 0
+
+    def __post_init__(self) -> None:
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3)
+        self.rows = self._rows()
+
+    def _rows(self) -> Iterator[torch.Tensor]:
+        generator = torch.Generator().manual_seed(self.seed)
+        while True:
+            order = torch.randperm(len(self.data["targets"]), generator=generator)
+            yield from order[: len(order) // self.batch * self.batch].split(self.batch)
+
+    def step(self, timed: bool) -> None:
+        """One optimizer step on the next batch."""
+        began = time.perf_counter()
+        rows = next(self.rows)
+        targets = self.data["targets"][rows]
+        logits = self.model(self.data["input_ids"][rows], use_cache=False).logits
+        loss = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED
+        )
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if timed:
+            self.seconds += time.perf_counter() - began
+            self.useful += int((targets != IGNORED).sum())
+
+
+def tiny_llama(vocabulary: int, length: int) -> LlamaForCausalLM:
+    """4 layers of width 128 (the `llama_9m` preset's shape)."""
+    torch.manual_seed(0)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=vocabulary,
+            hidden_size=128,
+            intermediate_size=352,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            max_position_embeddings=length,
+        )
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--steps", type=int, default=60, help="timed optimizer steps of each (default 60)")
+    parser.add_argument("--batch", type=int, default=16, help="sequences a step (default 16)")
+    parser.add_argument(
+        "--length", type=int, default=256, help="positions a sequence, in tokens (default 256)"
+    )
+    parser.add_argument("--vocabulary", type=int, default=4096, help="entries of the BPE (default 4096)")
+    args = parser.parse_args()
+
+    documents = docstrings()
+    backend = train_bpe(documents, args.vocabulary, progress=False)
+    encoder = Encoder(backend.to_str(), backend.token_to_id(END_TOKEN))
+    tokens = encoder.encode([document.text for document in documents])
+    total = sum(map(len, tokens))
+
+    rows = padded(tokens, args.length, encoder.end)
+    blocks = Blocks(np.concatenate(tokens), block_length=args.length, end=encoder.end, isolate=False)
+    packed = blocks.batch(np.arange(len(blocks)))
+
+    print(
+        f"{len(documents):,} docstrings, {total:,} tokens (median {int(np.median([*map(len, tokens)]))} a document)"
+    )
+    # A document's first token has nothing before it in its row, so it cannot be a target there.
+    kept = sum(min(len(document), args.length + 1) for document in tokens)
+    for name, batch, cut in (("pad-and-truncate", rows, 1 - kept / total), ("packed", packed, 0.0)):
+        waste = float((batch["targets"] == IGNORED).float().mean())
+        print(
+            f"  {name:16s} {len(batch['targets']):6,} rows: {waste:5.1%} padding, {cut:5.1%} of tokens truncated"
+        )
+
+    runs = {
+        name: Run(tiny_llama(args.vocabulary, args.length), data, args.batch, seed=0)
+        for name, data in (("pad-and-truncate", rows), ("packed", packed))
+    }
+    for step in range(args.steps + 3):
+        for run in runs.values():
+            run.step(timed=step >= 3)
+    speed = {name: run.useful / run.seconds for name, run in runs.items()}
+    for name, run in runs.items():
+        print(
+            f"  {name:16s} {speed[name]:8,.0f} useful tokens/s ({run.seconds / args.steps * 1e3:.0f} ms a step)"
+        )
+    ratio = speed["packed"] / speed["pad-and-truncate"]
+    print(f"packed / pad-and-truncate: {ratio:.2f} x useful tokens/s (target {TARGET} x)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""Training step (forward and backward) of a patched model against the stock model, for every scheme.
+
+    python benchmarks/patched_step.py --families llama gpt2 --repeats 60
+
+All models live in one process and take one step each, in a new random order every round, so that a slow moment of the
+machine hits all of them. A second stock model among them shows the noise of the comparison.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import torch
+import tyro
+from transformers import AutoConfig, AutoModelForCausalLM
+
+import normalization
+from normalization import families, schemes
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Step time of every normalization scheme against the stock model, as ratios in one process."""
+
+    families: tuple[str, ...] = ("llama", "gpt2")
+    """Model families, from the table of `normalization.families`."""
+    layers: int = 8
+    """Decoder layers."""
+    width: int = 256
+    """Width of the residual stream; the MLP has 8/3 of it (gpt2: 4 times), heads have 32."""
+    batch: int = 4
+    """Sequences a step."""
+    length: int = 128
+    """Tokens a sequence."""
+    vocabulary: int = 1024
+    """Tokens in the vocabulary. Small: the head's time is the same for all and would hide the layers."""
+    repeats: int = 40
+    """Rounds; each model takes one step a round."""
+    device: str = "cpu"
+    """Device of torch, for example cuda."""
+    compile: bool = False
+    """Compile every model (torch.compile)."""
+    threads: int | None = None
+    """CPU threads of torch; its own choice if not given."""
+
+
+def build(family: str, scheme: str | None, s: Settings) -> Any:
+    config = AutoConfig.for_model(
+        family,
+        vocab_size=s.vocabulary,
+        hidden_size=s.width,
+        intermediate_size=s.width * 8 // 3,
+        num_hidden_layers=s.layers,
+        num_attention_heads=s.width // 32,
+        num_key_value_heads=s.width // 32,
+        head_dim=32,
+        max_position_embeddings=s.length,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config)
+    if scheme is not None:
+        normalization.apply(model, scheme)
+    model.to(s.device).train()
+    return torch.compile(model) if s.compile else model
+
+
+def step(model: Any, ids: torch.Tensor) -> float:
+    """Milliseconds of one forward and backward pass."""
+    model.zero_grad(set_to_none=True)
+    synchronize = torch.cuda.synchronize if ids.is_cuda else lambda: None
+    synchronize()
+    start = time.perf_counter()
+    model(ids, labels=ids, use_cache=False).loss.backward()
+    synchronize()
+    return 1000 * (time.perf_counter() - start)
+
+
+def new_norms(model: Any, stock: Any) -> int:
+    return len(list(model.modules())) - len(list(stock.modules()))
+
+
+def compare(family: str, s: Settings) -> None:
+    models = {"stock": build(family, None, s), "stock again": build(family, None, s)}
+    models |= {scheme: build(family, scheme, s) for scheme in schemes.names()}
+    ids = torch.randint(s.vocabulary, (s.batch, s.length), device=s.device)
+    for model in models.values():
+        for _ in range(3):
+            step(model, ids)
+    rounds: list[dict[str, float]] = []
+    for _ in range(s.repeats):
+        order = random.sample(list(models), len(models))
+        rounds.append({name: step(models[name], ids) for name in order})
+
+    print(f"\n{family}: {s.layers} layers x {s.width}, {s.batch} x {s.length} tokens, {s.repeats} rounds")
+    print(
+        f"{'':12} {'norms added':>11} {'median ms':>10} {'minimum ms':>10} {'median ratio':>13} {'ratio of minima':>16}"
+    )
+    fastest = min(r["stock"] for r in rounds)
+    for name, model in models.items():
+        times = [r[name] for r in rounds]
+        ratio = median(r[name] / r["stock"] for r in rounds)
+        print(
+            f"{name:12} {new_norms(model, models['stock']):11d} {median(times):10.2f} {min(times):10.2f} "
+            f"{ratio:13.3f} {min(times) / fastest:16.3f}"
+        )
+
+
+def main() -> None:
+    s = tyro.cli(Settings, description=__doc__)
+    if unknown := set(s.families) - set(families.FAMILIES):
+        raise SystemExit(f"--families {' '.join(unknown)}: choose from {', '.join(families.FAMILIES)}")
+    if s.threads is not None:
+        torch.set_num_threads(s.threads)
+    for family in s.families:
+        compare(family, s)
+
+
+if __name__ == "__main__":
+    main()

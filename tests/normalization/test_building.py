@@ -1,0 +1,234 @@
+"""Placing a scheme: what changes, what does not, what is refused."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, OPTConfig, OPTForCausalLM
+
+import normalization
+from normalization.layers import PatchedLayer
+from tests.normalization import oracle, tiny
+
+
+@tiny.each_family
+@tiny.each_case
+def test_apply_keeps_every_weight_and_new_norms_are_ones(
+    family: str, scheme: str, options: dict[str, Any]
+) -> None:
+    stock = tiny.stock(family)
+    before = {name: (p, p.clone()) for name, p in stock.named_parameters()}
+    model = normalization.apply(stock, scheme, **options)
+    assert model is stock
+    after = dict(model.named_parameters())
+    for name, (parameter, value) in before.items():
+        assert after[name] is parameter and torch.equal(parameter, value)
+    own = (oracle.NETWORKS[family].attention_norm, oracle.NETWORKS[family].mlp_norm)
+    for name in after.keys() - before.keys():
+        assert any(norm in name for norm in own)
+        assert torch.equal(after[name], torch.full_like(after[name], float(name.endswith("weight")))), name
+    assert dict(model.named_buffers()).keys() == dict(tiny.stock(family).named_buffers()).keys()
+    assert (len(after) > len(before)) == (scheme == "peri")
+
+
+@tiny.each_family
+@tiny.each_scheme
+def test_new_norms_are_like_the_layers_own(family: str, scheme: str) -> None:
+    eps = {"rms_norm_eps": 1e-3, "layer_norm_epsilon": 1e-3}
+    model = normalization.apply(tiny.stock(family, **eps).bfloat16(), scheme)
+    for layer in tiny.layers(model):
+        own = getattr(layer, oracle.NETWORKS[family].attention_norm)
+        for child in layer.children():
+            if type(child) is type(own):
+                assert "0.001" in child.extra_repr() and child.weight.dtype == torch.bfloat16
+
+
+@tiny.each_family
+@tiny.each_scheme
+def test_a_model_sharing_the_config_is_untouched(family: str, scheme: str) -> None:
+    model = tiny.stock(family)
+    config = model.config
+    other = tiny.randomize(type(model)(config))
+    expected, described = tiny.logits(other), config.to_dict()
+    normalization.apply(model, scheme)
+    assert (
+        other.config is config and config.to_dict() == described and type(config) is type(tiny.config(family))
+    )
+    assert torch.equal(tiny.logits(other), expected)
+    assert not isinstance(tiny.layers(other)[0], PatchedLayer)
+    assert {id(m.config) for m in model.modules() if hasattr(m, "config")} == {id(model.config)}
+
+
+@tiny.each_family
+@tiny.each_scheme
+def test_layers_keep_their_class_name(family: str, scheme: str) -> None:
+    """FSDP's wrap policy and `device_map` look for it."""
+    name = type(tiny.layers(tiny.stock(family))[0]).__name__
+    model = tiny.patched(family, scheme)
+    assert name in model._no_split_modules
+    assert {type(layer).__name__ for layer in tiny.layers(model)} == {name}
+    assert isinstance(tiny.layers(model)[0], type(tiny.layers(tiny.stock(family))[0]))
+
+
+@tiny.each_family
+@tiny.each_scheme
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_from_config_builds_what_apply_places(family: str, scheme: str, attention: str) -> None:
+    built = normalization.from_config(tiny.config(family), scheme, attn_implementation=attention)
+    assert built.config._attn_implementation == attention
+    applied = tiny.patched(family, scheme, attention=attention)
+    assert applied.config._attn_implementation == attention
+    assert built.state_dict().keys() == applied.state_dict().keys()
+    assert torch.equal(tiny.logits(tiny.randomize(built)), tiny.logits(applied))
+    assert type(built) is type(applied)
+
+
+@tiny.each_family
+@tiny.each_scheme
+def test_from_config_starts_new_norms_at_one_and_draws_the_stock_weights(family: str, scheme: str) -> None:
+    torch.manual_seed(3)
+    stock = AutoModelForCausalLM.from_config(tiny.config(family))
+    torch.manual_seed(3)
+    built = normalization.from_config(tiny.config(family), scheme)
+    weights = built.state_dict()
+    assert all(torch.equal(weights.pop(name), value) for name, value in stock.state_dict().items())
+    assert all(
+        torch.equal(v, torch.full_like(v, float(name.endswith("weight")))) for name, v in weights.items()
+    )
+
+
+@tiny.each_family
+@tiny.each_scheme
+def test_materialised_from_the_meta_device(family: str, scheme: str) -> None:
+    """Constants in buffers would be garbage here: that is how a known library ships LNS broken."""
+    expected = tiny.patched(family, scheme)
+    with torch.device("meta"):
+        model = normalization.from_config(tiny.config(family), scheme)
+    assert all(p.is_meta for p in model.parameters())
+    model = model.to_empty(device="cpu").eval()
+    stock_buffers = dict(tiny.stock(family).named_buffers())
+    assert dict(model.named_buffers()).keys() == stock_buffers.keys()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(torch.nan)
+        for name, buffer in model.named_buffers():
+            buffer.copy_(stock_buffers[name])
+    model.load_state_dict(expected.state_dict())
+    model.tie_weights()
+    assert torch.equal(tiny.logits(model), tiny.logits(expected))
+
+
+@tiny.each_family
+@tiny.each_scheme
+def test_copied_and_pickled(family: str, scheme: str) -> None:
+    model = tiny.patched(family, scheme)
+    twins = copy.deepcopy(model), pickle.loads(pickle.dumps(model))
+    for twin in twins:
+        assert type(twin) is type(model) and type(tiny.layers(twin)[0]) is type(tiny.layers(model)[0])
+        assert normalization.plans(twin) == normalization.plans(model)
+        assert torch.equal(tiny.logits(twin), tiny.logits(model))
+    assert pickle.loads(pickle.dumps(model.config)).to_dict() == model.config.to_dict()
+
+
+@tiny.each_family
+@tiny.each_scheme
+def test_a_second_scheme_is_refused(family: str, scheme: str) -> None:
+    model = tiny.patched(family, scheme)
+    with pytest.raises(ValueError, match=f"already carries the scheme '{scheme}'"):
+        normalization.apply(model, "lns")
+
+
+@pytest.mark.parametrize("scheme", [None, "lns"])
+@pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile, lambda model: model.model, nn.Sequential])
+def test_a_wrapped_model_is_refused(wrap: Any, scheme: str | None) -> None:
+    model = tiny.stock("llama") if scheme is None else tiny.patched("llama", scheme)
+    with pytest.raises(ValueError, match=r"before wrapping or compiling|already carries"):
+        normalization.apply(wrap(model), "lns")
+
+
+def test_a_subclass_is_refused() -> None:
+    class Mine(GPT2LMHeadModel):
+        pass
+
+    with pytest.raises(ValueError, match="not Mine"):
+        normalization.apply(Mine(tiny.config("gpt2")), "lns")
+
+
+def test_an_unknown_family_is_refused_with_the_way_to_add_it() -> None:
+    config = OPTConfig(vocab_size=11, hidden_size=8, ffn_dim=8, num_hidden_layers=1, num_attention_heads=1)
+    model = OPTForCausalLM(config)
+    calls = (
+        lambda: normalization.apply(model, "lns"),
+        lambda: normalization.config(config, "lns"),
+        lambda: normalization.from_config(config, "lns"),
+        lambda: normalization.describe(model),
+        lambda: normalization.initialize(model),
+    )
+    for call in calls:
+        with pytest.raises(ValueError, match=r"'opt'.*llama.*normalization/families.py"):
+            call()
+
+
+def test_gpt2_with_cross_attention_is_refused() -> None:
+    config = GPT2Config(vocab_size=11, n_embd=8, n_layer=1, n_head=1, add_cross_attention=True)
+    with pytest.raises(ValueError, match="cross-attention"):
+        normalization.apply(GPT2LMHeadModel(config), "lns")
+    with pytest.raises(ValueError, match="cross-attention"):
+        normalization.from_config(config, "lns")
+
+
+@tiny.each_family
+def test_a_refused_apply_leaves_the_model_as_it_was(family: str) -> None:
+    model = tiny.stock(family)
+    config, classes = model.config, [type(m) for m in model.modules()]
+    for bad in (
+        {"scheme": "mix", "post_layers": 9},
+        {"scheme": "lns", "final_norm": False},
+        {"scheme": "nope"},
+    ):
+        with pytest.raises(ValueError):
+            normalization.apply(model, **bad)
+    assert model.config is config and [type(m) for m in model.modules()] == classes
+
+
+@tiny.each_family
+def test_describe(family: str) -> None:
+    def text(model: Any) -> str:
+        out = io.StringIO()
+        normalization.describe(model, file=out)
+        return out.getvalue()
+
+    assert text(tiny.patched(family, "mix", {"post_layers": 2})) == (
+        "mix (post_layers=2): Mix-LN, Li et al. 2024, arXiv:2412.13795\n"
+        "  layer 1  x <- N(x + F(x))\n"
+        "  layer 2  x <- N(x + F(x))\n"
+        "  layer 3  x <- x + F(N(x))\n"
+        "  layer 4  x <- x + F(N(x))\n"
+        "  layer 5  x <- x + F(N(x))\n"
+        "  final norm: kept\n"
+    )
+    assert text(tiny.patched(family, "mix")).startswith("mix (alpha=0.25)")
+    assert "x + F(0.7071·N(x))" in text(tiny.patched(family, "lns"))
+    assert "N(1.778·x + F(x))" in text(tiny.patched(family, "deepnorm"))
+    assert "x + N_out(F(N(x)))" in text(tiny.patched(family, "peri"))
+    assert "normalised twice" in text(tiny.patched(family, "post"))
+    assert "final norm: dropped" in text(tiny.patched(family, "post", final_norm=False))
+    assert text(tiny.stock(family)) == text(tiny.patched(family, "pre"))
+    assert "N(x + F(x))" in repr(tiny.patched(family, "post"))
+
+
+@tiny.each_family
+def test_no_row_is_frozen_without_a_padding_token(family: str) -> None:
+    """PRIOR_ART 2.1, item 8: `pad_token_id: -1` freezes a real token's embedding at zero."""
+    model = normalization.initialize(normalization.from_config(tiny.config(family, pad_token_id=None), "lns"))
+    embedding = model.get_input_embeddings()
+    assert embedding.padding_idx is None
+    assert embedding.weight.abs().sum(-1).min() > 0
+    model(torch.arange(60)[None]).logits.sum().backward()
+    assert embedding.weight.grad[:60].abs().sum(-1).min() > 0

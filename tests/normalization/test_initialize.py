@@ -1,0 +1,157 @@
+"""Initialisation against `oracle.std`: every sample standard deviation within five standard errors."""
+
+# ruff: noqa: E741 (layer l of L, as in the papers)
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import normalization
+from normalization.initialize import NAMES
+from tests.normalization import oracle, tiny
+
+DEPTH = 4
+WIDE: dict[str, Any] = {
+    "vocab_size": 211,
+    "hidden_size": 96,
+    "intermediate_size": 160,
+    "num_hidden_layers": DEPTH,
+    "head_dim": 24,
+    "tie_word_embeddings": False,
+}
+
+
+def assert_std(values: Tensor, expected: float, what: str) -> None:
+    n = values.numel()
+    assert abs(values.std().item() - expected) < 5 * expected / math.sqrt(2 * n), what
+    assert abs(values.mean().item()) < 5 * expected / math.sqrt(n), what
+
+
+@tiny.each_family
+@pytest.mark.parametrize("initialization", NAMES)
+@pytest.mark.parametrize("scheme", ["pre", "peri", "deepnorm"])
+def test_every_tensor_follows_the_table(family: str, initialization: str, scheme: str) -> None:
+    model = tiny.patched(family, scheme, **WIDE)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(torch.nan)
+    assert normalization.initialize(model, initialization, std=0.03, embedding_std=0.5) is model
+
+    weights = dict(model.named_parameters())
+    net = oracle.NETWORKS[family]
+    for l in range(DEPTH):
+        for name, roles in net.roles.items():
+            weight = weights.pop(net.layer.format(l) + name)
+            out_first = not hasattr(
+                model.get_submodule((net.layer.format(l) + name).removesuffix(".weight")), "nf"
+            )
+            for role, part in zip(roles, weight.chunk(len(roles), dim=0 if out_first else 1), strict=True):
+                assert_std(
+                    part, oracle.std(initialization, role, DEPTH, *part.shape, s=0.03), f"{name} {role}"
+                )
+    for name in net.embeddings:
+        assert_std(weights.pop(name), 0.5, name)
+    assert_std(weights.pop("lm_head.weight"), 0.03, "head")
+    for name, value in weights.items():  # norms and biases, q_norm and k_norm too
+        assert value.ndim == 1 and torch.equal(
+            value, torch.full_like(value, float(name.endswith("weight")))
+        ), name
+
+
+def test_the_value_part_of_a_fused_projection_differs() -> None:
+    model = normalization.initialize(tiny.stock("gpt2", **WIDE), "deepnorm")
+    query, key, value = model.transformer.h[0].attn.c_attn.weight.chunk(3, dim=1)
+    assert (
+        abs(value.std() / query.std() - (8 * DEPTH) ** -0.25) < 0.03
+        and abs(key.std() / query.std() - 1) < 0.03
+    )
+
+
+@tiny.each_family
+@tiny.each_scheme
+def test_every_parameter_is_drawn_anew(family: str, scheme: str) -> None:
+    model = tiny.patched(family, scheme, attention_bias=True, mlp_bias=True)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(torch.nan)
+    normalization.initialize(model)
+    assert all(p.isfinite().all() for p in model.parameters())
+    assert all(p.requires_grad for p in model.parameters())
+
+
+@tiny.each_family
+def test_a_tied_head_is_drawn_once_as_the_embedding(family: str) -> None:
+    model = normalization.initialize(
+        tiny.stock(family, **WIDE | {"tie_word_embeddings": True}), embedding_std=0.5
+    )
+    assert model.lm_head.weight is model.get_input_embeddings().weight
+    assert_std(model.lm_head.weight, 0.5, "tied head")
+    assert_std(
+        tiny.layers(model)[0].mlp.get_parameter(
+            next(iter(dict(tiny.layers(model)[0].mlp.named_parameters())))
+        ),
+        0.02,
+        "std",
+    )
+
+
+@tiny.each_family
+@tiny.each_scheme
+def test_seeded(family: str, scheme: str) -> None:
+    def drawn(seed: int) -> Tensor:
+        model = tiny.patched(family, scheme)
+        torch.manual_seed(seed)
+        return torch.cat([p.flatten() for p in normalization.initialize(model).parameters()])
+
+    assert torch.equal(drawn(1), drawn(1)) and not torch.equal(drawn(1), drawn(2))
+
+
+@tiny.each_scheme
+def test_the_default_is_the_papers(scheme: str) -> None:
+    def drawn(initialization: str | None) -> Tensor:
+        model = tiny.patched("llama", scheme)
+        torch.manual_seed(0)
+        return torch.cat([p.flatten() for p in normalization.initialize(model, initialization).parameters()])
+
+    assert torch.equal(drawn(None), drawn("deepnorm" if scheme == "deepnorm" else "normal"))
+
+
+@tiny.each_scheme
+@pytest.mark.parametrize("initialization", NAMES)
+def test_only_lns_with_scaled_warns(scheme: str, initialization: str) -> None:
+    model = tiny.patched("llama", scheme)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        normalization.initialize(model, initialization)
+    assert len(caught) == ((scheme, initialization) == ("lns", "scaled"))
+    if caught:
+        assert "2502.05795" in str(caught[0].message) and caught[0].filename == __file__
+
+
+def test_deepnorm_beta() -> None:
+    """PRIOR_ART 2.1, item 5: gain (8L)^(-1/4), 0.32 at 12 layers, not 3.13."""
+    assert math.isclose(oracle.std("deepnorm", "value", 12, 1, 1, 0), 0.3195, abs_tol=1e-4)
+
+
+def test_an_unknown_initialization_names_the_nearest() -> None:
+    with pytest.raises(ValueError, match=r"'scale' .did you mean 'scaled'.*normal, scaled, deepnorm"):
+        normalization.initialize(tiny.stock("llama"), "scale")
+
+
+def test_a_model_on_the_meta_device_is_refused() -> None:
+    with torch.device("meta"):
+        model = normalization.from_config(tiny.config("llama"), "lns")
+    with pytest.raises(ValueError, match="to_empty"):
+        normalization.initialize(model)
+
+
+def test_a_weight_that_the_family_does_not_name_is_refused() -> None:
+    model = tiny.stock("llama")
+    model.model.layers[0].adapter = torch.nn.Linear(4, 4, bias=False)
+    with pytest.raises(ValueError, match=r"Linear.weight of shape \(4, 4\) has no distribution"):
+        normalization.initialize(model)
