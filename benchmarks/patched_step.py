@@ -2,8 +2,8 @@
 
     python benchmarks/patched_step.py --families llama gpt2 --repeats 60
 
-All models live in one process and take one step each, in a new random order every round, so that a slow moment of the
-machine hits all of them. A second stock model among them shows the noise of the comparison.
+All models live in one process and take one step each, in a new random order every round, so that a slow
+moment of the machine hits all of them. A second stock model among them shows the noise of the comparison.
 """
 
 from __future__ import annotations
@@ -98,16 +98,15 @@ def compare(family: str, s: Settings) -> None:
         rounds.append({name: step(models[name], ids) for name in order})
 
     print(f"\n{family}: {s.layers} layers x {s.width}, {s.batch} x {s.length} tokens, {s.repeats} rounds")
-    print(
-        f"{'':12} {'norms added':>11} {'median ms':>10} {'minimum ms':>10} {'median ratio':>13} {'ratio of minima':>16}"
-    )
+    heads = ("norms added", "median ms", "minimum ms", "median ratio", "ratio of minima")
+    print(f"{'':12}" + "".join(f"{head:>17}" for head in heads))
     fastest = min(r["stock"] for r in rounds)
     for name, model in models.items():
         times = [r[name] for r in rounds]
         ratio = median(r[name] / r["stock"] for r in rounds)
         print(
-            f"{name:12} {new_norms(model, models['stock']):11d} {median(times):10.2f} {min(times):10.2f} "
-            f"{ratio:13.3f} {min(times) / fastest:16.3f}"
+            f"{name:12}{new_norms(model, models['stock']):17d}{median(times):17.2f}{min(times):17.2f}"
+            f"{ratio:17.3f}{min(times) / fastest:17.3f}"
         )
 
 

@@ -141,6 +141,13 @@ def read_trainer(folder: Path) -> dict[str, Any]:
     return json.loads((folder / TRAINER).read_text(encoding="utf-8"))
 
 
+def _refuse_incomplete(folder: Path) -> None:
+    try:
+        manifest.read(folder)
+    except ValueError as error:
+        raise RunError(str(error)) from error
+
+
 def load_model(path: str | Path, *, dtype: str | torch.dtype = "auto", **options: Any) -> PreTrainedModel:
     """Load a causal LM with its scheme: the one loader of this project.
 
@@ -150,16 +157,22 @@ def load_model(path: str | Path, *, dtype: str | torch.dtype = "auto", **options
         **options: for `AutoModelForCausalLM.from_pretrained`, such as `device_map` or `attn_implementation`.
 
     Raises:
-        RunError: an incomplete checkpoint, or weights that are missing, superfluous or of another shape.
-        OSError: nothing there that transformers can load.
+        RunError: nothing that can be loaded, an incomplete checkpoint, or weights that are missing, superfluous or of
+            another shape.
     """
     folder = Path(path)
     if (folder / FOLDER).is_dir():
         folder = find(folder, "latest", say=lambda text: None)
     elif _STEP.fullmatch(folder.name):
-        manifest.read(folder)
+        _refuse_incomplete(folder)
     source = str(folder) if folder.is_dir() else str(path)
-    model, report = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, output_loading_info=True, **options)
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype, output_loading_info=True, **options
+        )
+    except OSError as error:
+        what = "holds no checkpoint" if folder.is_dir() else "is no folder here, and no name that the hub answers to"
+        raise RunError(f"{path} {what}: {str(error).splitlines()[0]}") from error
     faults = {kind: sorted(map(str, keys)) for kind, keys in report.items() if keys and kind != "error_msgs"}
     if faults:
         listed = "; ".join(f"{kind.replace('_', ' ')}: {', '.join(keys[:4])}" for kind, keys in faults.items())

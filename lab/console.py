@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 PLAIN_INTERVAL_S = 10.0
@@ -30,21 +31,19 @@ class Console:
         """A line that stays, marked as a warning."""
         self.say(f"warning: {text}")
 
-    def progress(self, text: str, *, last: bool = False) -> None:
-        """The progress line; seldom enough to be read, always for the first and the last step."""
+    def progress(self, line: Callable[[], str], *, now: bool = False) -> None:
+        """The progress line; seldom enough to be read, and always if `now`."""
         now_s = time.monotonic()
         interval_s = TERMINAL_INTERVAL_S if self._terminal else PLAIN_INTERVAL_S
-        if not self._enabled or (now_s - self._last_s < interval_s and not last):
+        if not self._enabled or (now_s - self._last_s < interval_s and not now):
             return
         self._last_s = now_s
         if not self._terminal:
-            print(text, flush=True)
+            print(line(), flush=True)
             return
         width = shutil.get_terminal_size().columns - 1
-        print(f"\r\x1b[2K{text[:width]}", end="", flush=True)
+        print(f"\r\x1b[2K{line()[:width]}", end="", flush=True)
         self._open_line = True
-        if last:
-            self._end_line()
 
     def _end_line(self) -> None:
         if self._open_line:

@@ -22,7 +22,7 @@ class Describe:
 
 def main(argv: Sequence[str], *, prog: str) -> int:
     """Exit code 0, or 1 where nothing can be loaded."""
-    from lab.pretrain import quieten
+    from lab.quiet import quieten
 
     wanted = tyro.cli(Describe, args=list(argv), prog=prog)
     quieten()
@@ -31,7 +31,7 @@ def main(argv: Sequence[str], *, prog: str) -> int:
 
     try:
         normalization.describe(load_model(wanted.path))
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from transformers import AutoConfig, LlamaConfig, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PretrainedConfig, PreTrainedModel
 
 import normalization
 from lab.config import RunConfig
@@ -37,8 +37,8 @@ def build_model(run: RunConfig, *, tokenizer_size: int, eos_token_id: int | None
     """The causal LM of a run, on the CPU, in float32, freshly initialised or from a checkpoint's weights.
 
     Raises:
-        ConfigError: a vocabulary or context that does not fit the data; a scheme that does not fit the model.
-        ValueError: a model family that no scheme can be placed in.
+        ConfigError: a context that does not fit the data; a scheme that does not fit the model or its family, or is
+            not the one that the checkpoint carries.
     """
     stock = _stock_config(run, tokenizer_size=tokenizer_size, eos_token_id=eos_token_id)
     longest = getattr(stock, "max_position_embeddings", None)
@@ -48,37 +48,33 @@ def build_model(run: RunConfig, *, tokenizer_size: int, eos_token_id: int | None
             "(max_position_embeddings of its config)"
         )
     spec = run.normalization.spec()
-    try:
-        spec.plans(stock.num_hidden_layers)
-    except ValueError as error:
-        raise ConfigError(f"--normalization.*: {error}") from error
-
-    model_settings = run.model
+    carried = getattr(stock, "normalization", None)
+    if carried is not None and carried != spec.to_dict():
+        raise ConfigError(
+            f"--normalization.scheme {spec.scheme}: {source_of(run)} carries {carried['scheme']} with {carried}; "
+            "settings must say the same"
+        )
     options = {"final_norm": spec.final_norm, **spec.options}
-    if model_settings.checkpoint is not None:
-        if getattr(stock, "normalization", None) is not None:
-            from transformers import AutoModelForCausalLM
+    try:
+        config = stock if carried is not None else normalization.config(stock, spec.scheme, **options)
+    except ValueError as error:
+        raise ConfigError(f"--normalization.scheme {spec.scheme}: {error}") from error
 
-            model = AutoModelForCausalLM.from_pretrained(model_settings.checkpoint, dtype="float32")
-        else:
-            model = normalization.from_pretrained(
-                model_settings.checkpoint,
-                spec.scheme,
-                dtype="float32",
-                attn_implementation=model_settings.attention,
-                **options,
-            )
-    else:
-        model = normalization.from_config(
-            stock, spec.scheme, attn_implementation=model_settings.attention, **options
+    settings = run.model
+    if settings.checkpoint is not None:
+        return AutoModelForCausalLM.from_pretrained(
+            settings.checkpoint, config=config, dtype="float32", attn_implementation=settings.attention
         )
-        normalization.initialize(
-            model,
-            model_settings.initialization,
-            std=model_settings.std,
-            embedding_std=model_settings.embedding_std,
-        )
+    model = AutoModelForCausalLM.from_config(config, dtype="float32", attn_implementation=settings.attention)
+    normalization.initialize(
+        model, settings.initialization, std=settings.std, embedding_std=settings.embedding_std
+    )
     return model
+
+
+def source_of(run: RunConfig) -> str:
+    """What the model is made from: a checkpoint, a config or a preset."""
+    return run.model.checkpoint or run.model.config or run.model.preset
 
 
 def _stock_config(run: RunConfig, *, tokenizer_size: int, eos_token_id: int | None) -> PretrainedConfig:
@@ -90,7 +86,7 @@ def _stock_config(run: RunConfig, *, tokenizer_size: int, eos_token_id: int | No
             context=run.data.block_length,
             eos_token_id=eos_token_id,
         )
-    source = run.model.checkpoint or run.model.config
+    source = source_of(run)
     flag = "checkpoint" if run.model.checkpoint else "config"
     try:
         config = AutoConfig.from_pretrained(source)

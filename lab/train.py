@@ -83,7 +83,7 @@ class Trainer:
         self.peak_flops = peak_flops(accelerator.device, run.train.precision)
 
         if run.train.activation_checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            model.activation_checkpointing_enable({"use_reentrant": False})
         self.loss_sum = token_loss_sum
         if run.train.compile:
             model.compile()
@@ -106,6 +106,8 @@ class Trainer:
             state=state,
         )
         self.last_saved: Path | None = resume_from
+        self.stop_request: StopRequest | None = None
+        self.log: metrics.MetricsLog | None = None
         self.eval_loss: tuple[int, float] | None = None
 
     # -- the run ---------------------------------------------------------------------------------------------------
@@ -121,22 +123,13 @@ class Trainer:
                 could not be written.
         """
         run, steps = self.run_config, self.run_config.steps
-        stop_request = StopRequest()
-        self.log = metrics.MetricsLog(self.run_dir) if self.accelerator.is_main_process else None
-        if run.log.trackers:
-            self.accelerator.init_trackers(run.log.project, config=_tracker_config(run))
-        started_s, started_tokens = time.monotonic(), self.progress.tokens
+        self.stop_request = StopRequest()
         try:
+            self.open_logs()
             while self.progress.step < steps:
-                step = self.progress.step + 1
-                begun_s = time.monotonic()
-                result = self._step(step, stop_request)
-                seconds = time.monotonic() - begun_s
+                result = self.advance()
+                step = self.progress.step
                 last = step == steps or result.stop
-                if step % run.log.every == 0 or last or result.figures:
-                    self._record(self._training_figures(result, seconds))
-                elapsed_s, tokens = time.monotonic() - started_s, self.progress.tokens - started_tokens
-                self.console.progress(self._line(result, tokens / elapsed_s), last=last or step == 1)
                 if step == steps or (run.eval.every and step % run.eval.every == 0):
                     self._evaluate()
                 if last or (run.checkpoint.every and step % run.checkpoint.every == 0):
@@ -146,18 +139,46 @@ class Trainer:
                     return False
             return True
         finally:
-            if self.log is not None:
-                self.log.close()
-            self.accelerator.end_training()
+            self.close_logs()
+
+    def open_logs(self) -> None:
+        """Open metrics.jsonl and the trackers, and start the clock of the progress line."""
+        run = self.run_config
+        if self.accelerator.is_main_process:
+            self.log = metrics.MetricsLog(self.run_dir)
+        if run.log.trackers:
+            self.accelerator.init_trackers(run.log.project, config=_tracker_config(run))
+        self._clock = (time.monotonic(), self.progress.tokens)
+
+    def close_logs(self) -> None:
+        """Close them, and leave the process group."""
+        if self.log is not None:
+            self.log.close()
+        self.accelerator.end_training()
+
+    def advance(self) -> StepResult:
+        """One optimizer step, its record and its progress line."""
+        run, steps = self.run_config, self.run_config.steps
+        step = self.progress.step + 1
+        begun_s = time.monotonic()
+        result = self._step(step)
+        now_s = time.monotonic()
+        last = step == steps or result.stop
+        if step % run.log.every == 0 or last or result.figures:
+            self._record(self._training_figures(result, now_s - begun_s))
+        started_s, started_tokens = self._clock
+        mean_tokens_per_second = (self.progress.tokens - started_tokens) / (now_s - started_s)
+        self.console.progress(lambda: self._line(result, mean_tokens_per_second), now=last or step == 1)
+        return result
 
     # -- one step --------------------------------------------------------------------------------------------------
 
-    def _step(self, step: int, stop_request: StopRequest) -> StepResult:
+    def _step(self, step: int) -> StepResult:
         run, world = self.run_config, self.accelerator.num_processes
         micro_batches = run.train.global_batch // (run.train.micro_batch * world)
         batches = [self._next_batch(number) for number in range(micro_batches)]
         local_targets = sum(count_targets(batch["targets"]) for batch in batches)
-        targets, stop = all_sum(self.accelerator, [local_targets, float(bool(stop_request))])
+        targets, stop = all_sum(self.accelerator, [local_targets, float(bool(self.stop_request))])
 
         loss_sums = []
         for number, batch in enumerate(batches, start=1):

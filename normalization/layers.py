@@ -10,12 +10,12 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from normalization.families import FAMILIES, Family
-from normalization.plan import LayerPlan
+from normalization.plan import LayerPlan, Slot
 
 Map = Callable[[Tensor], Tensor]
 
 
-def residual(plan: LayerPlan, x: Tensor, sublayer: Map, norms: dict[str, Map]) -> Tensor:
+def residual(plan: LayerPlan, x: Tensor, sublayer: Map, norms: dict[Slot, Map]) -> Tensor:
     """One sublayer's update of the residual stream x (B, T, D), the equation of `LayerPlan`."""
     y = norms["in"](x) if plan.norm_in else x
     y = sublayer(scaled(y, plan.input_scale))
@@ -29,11 +29,6 @@ def scaled(x: Tensor, scale: float) -> Tensor:
     return x if scale == 1.0 else scale * x
 
 
-def norm_names(plan: LayerPlan, own: str) -> dict[str, str]:
-    """Slot -> name of the norm module. The layer's own norm fills the first slot, so stock weights load."""
-    return {slot: own if number == 0 else f"{own}_{slot}" for number, slot in enumerate(plan.slots)}
-
-
 class PatchedLayer(nn.Module):
     """What a decoder layer of any family becomes: its own modules, run in the order of its plan.
 
@@ -43,6 +38,8 @@ class PatchedLayer(nn.Module):
 
     normalization_plan: LayerPlan
     normalization_family: Family
+    normalization_norms: dict[str, dict[Slot, str]]
+    """A sublayer's own norm -> slot -> name of the module that fills it."""
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Hidden states (B, T, D) to hidden states (B, T, D); the rest is handed to attention unchanged."""
@@ -57,8 +54,8 @@ class PatchedLayer(nn.Module):
         x = residual(plan, x, getattr(self, family.mlp), self._norms(family.mlp_norm))
         return x
 
-    def _norms(self, own: str) -> dict[str, Map]:
-        return {slot: getattr(self, name) for slot, name in norm_names(self.normalization_plan, own).items()}
+    def _norms(self, own: str) -> dict[Slot, Map]:
+        return {slot: getattr(self, name) for slot, name in self.normalization_norms[own].items()}
 
     def extra_repr(self) -> str:
         """The layer's update of the residual stream."""
@@ -78,14 +75,18 @@ def patched_class(stock: type[nn.Module]) -> type[nn.Module]:
 
 def patch(layer: nn.Module, plan: LayerPlan, family: Family, *, width: int, eps: float) -> None:
     """Make a stock decoder layer follow `plan`, in place; new norms start at one, else like its own."""
+    norms: dict[str, dict[Slot, str]] = {}
     for own in (family.attention_norm, family.mlp_norm):
+        first, *further = plan.slots
+        # The layer's own norm fills the first slot, so that stock weights load under their names.
+        norms[own] = {first: own} | {slot: f"{own}_{slot}" for slot in further}
         norm = layer.get_submodule(own)
         weight = cast(Tensor, norm.weight)
-        for name in norm_names(plan, own).values():
-            if name != own:
-                layer.add_module(name, type(norm)(width, eps=eps).to(weight.device, weight.dtype))
+        for slot in further:
+            layer.add_module(norms[own][slot], type(norm)(width, eps=eps).to(weight.device, weight.dtype))
     layer.normalization_plan = plan  # type: ignore[assignment]
     layer.normalization_family = family  # type: ignore[assignment]
+    layer.normalization_norms = norms  # type: ignore[assignment]
     stock: Any = type(layer)
     layer.__class__ = patched_class(stock)
 

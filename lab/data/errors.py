@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from lab.errors import UserError
 
-class DataError(ValueError):
+
+class DataError(UserError):
     """A setting, file or saved position that cannot be used; the message says which and what to do."""
 
 

@@ -103,7 +103,7 @@ def logits(model: Any, ids: Tensor | None = None) -> Tensor:
 @contextmanager
 def all_float64() -> Iterator[None]:
     """Inside, code that asks for float32 gets float64: norms, rotary tables and softmax of transformers ask
-    for it whatever the dtype of the model. Build and run a model inside to compare it with an exact formula."""
+    for it, whatever a model's dtype. Build and run a model inside to compare it with an exact formula."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "float32", torch.float64)
         patch.setattr(torch, "float", torch.float64)

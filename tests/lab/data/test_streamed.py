@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from transformers import PreTrainedTokenizerFast
 
 from lab.data import Corpus, DataConfig, DataError, load_tokenizer, preparation, prepare, sources, tokenizer
 from lab.data.documents import Document, Skipped, as_document, in_share
@@ -257,6 +258,7 @@ def test_a_name_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ConnectionError(f"Couldn't reach {name!r} on the Hub")
 
     monkeypatch.setattr(datasets, "load_dataset_builder", offline)
+    of_bytes = PreTrainedTokenizerFast(tokenizer_object=BYTES, eos_token=tokenizer.END_TOKEN)
     with pytest.raises(
         DataError, match=r"--data\.source allenai/c4: .*Couldn't reach.*--data\.source builtin"
     ):
