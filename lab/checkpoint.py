@@ -167,9 +167,7 @@ def load_model(path: str | Path, *, dtype: str | torch.dtype = "auto", **options
         _refuse_incomplete(folder)
     source = str(folder) if folder.is_dir() else str(path)
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype, output_loading_info=True, **options
-        )
+        model, report = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, output_loading_info=True, **options)
     except OSError as error:
         what = "holds no checkpoint" if folder.is_dir() else "is no folder here, and no name that the hub answers to"
         raise RunError(f"{path} {what}: {str(error).splitlines()[0]}") from error

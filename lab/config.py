@@ -107,7 +107,9 @@ NormalizationConfig: Any = dataclasses.make_dataclass(
         (
             "final_norm",
             *_scheme_field(
-                bool, "Keep the model's final norm (post and deepnorm normalise twice with it, as published).", True
+                bool,
+                "Keep the model's final norm (post and deepnorm normalise twice with it, as published).",
+                True,
             ),
         ),
         *(
@@ -236,7 +238,10 @@ class CheckpointConfig:
     def __post_init__(self) -> None:
         _check(self.every >= 0, "checkpoint.every", self.every, "at least 0")
         _check(
-            self.keep_last is None or self.keep_last > 0, "checkpoint.keep-last", self.keep_last, "positive, or None"
+            self.keep_last is None or self.keep_last > 0,
+            "checkpoint.keep-last",
+            self.keep_last,
+            "positive, or None",
         )
         _check(
             self.keep_every is None or self.keep_every > 0,

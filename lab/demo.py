@@ -43,7 +43,9 @@ def main(argv: Sequence[str], *, prog: str) -> int:
     for number, scheme in enumerate(SCHEMES, start=1):
         run_dir = folder / scheme
         print(f"\n=== {number} of {len(SCHEMES)}: {scheme} ===", flush=True)
-        code = subprocess.run([sys.executable, "-m", "lab.cli", "pretrain", *_flags(demo, scheme, run_dir)]).returncode
+        code = subprocess.run(
+            [sys.executable, "-m", "lab.cli", "pretrain", *_flags(demo, scheme, run_dir)], check=False
+        ).returncode
         if code:
             return code
         rows.append(summarise(scheme, run_dir))
@@ -52,15 +54,15 @@ def main(argv: Sequence[str], *, prog: str) -> int:
 
     print(f"\n{table(rows)}\n")
     print(
-        f"Held-out loss in nats per token after {demo.steps} steps. Variance: of the last layer's output over that of the\n"
-        f"first layer's. Gradient norms: median of the last {RECENT} measurements. Reloads with\n"
+        f"Held-out loss in nats per token after {demo.steps} steps. Variance: of the last layer's output over that of\n"
+        f"the first layer's. Gradient norms: median of the last {RECENT} measurements. Checkpoints load with\n"
         "transformers.AutoModelForCausalLM.from_pretrained(CHECKPOINT) after `import normalization`.\n"
         "\n"
-        f"One seed ({demo.seed}) at one setting is no comparison of schemes: their order changes with choices that papers\n"
-        f"leave unsaid. Here: learning rate {demo.lr:g} (--lr), embedding std {demo.embedding_std:g} (--embedding-std), "
-        f"{demo.steps} steps (--steps),\n"
-        "normal initialisation, 10 % warm-up, cosine to 10 %, clipping at 1. Try --lr 3e-3, with and without\n"
-        "--embedding-std 0.63 (that of the Mix-LN code)."
+        f"One seed ({demo.seed}) at one setting is no comparison of schemes: their order changes with choices that\n"
+        f"papers leave unsaid. Here: learning rate {demo.lr:g} (--lr), embedding std {demo.embedding_std:g} "
+        f"(--embedding-std), {demo.steps} steps\n"
+        "(--steps), normal initialisation, 10 % warm-up, cosine to 10 %, clipping at 1. Try --lr 3e-3, with and\n"
+        "without --embedding-std 0.63 (that of the Mix-LN code)."
     )
     return 0
 

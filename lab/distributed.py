@@ -45,8 +45,8 @@ def make_accelerator(run: RunConfig) -> Accelerator:
     )
     if accelerator.distributed_type in (DistributedType.DEEPSPEED, DistributedType.FSDP):
         raise ConfigError(
-            f"accelerate launch with {accelerator.distributed_type.value}: gradient norms and clipping do not see shards "
-            "yet; launch with --multi_gpu (DDP)"
+            f"accelerate launch with {accelerator.distributed_type.value}: gradient norms and clipping do not see "
+            "shards yet; launch with --multi_gpu (DDP)"
         )
     # The Hugging Face files of a checkpoint hold the weights already; DeepSpeed and FSDP keep shards of their own.
     accelerator.register_save_state_pre_hook(lambda models, weights, folder: weights.clear())

@@ -11,9 +11,7 @@ IGNORED = -100
 
 def token_loss_sum(logits: Tensor, targets: Tensor) -> Tensor:
     """Sum of -log p(target) in nats over the targets (B, T) that are not IGNORED; logits (B, T, V), in float32."""
-    return F.cross_entropy(
-        logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
-    )
+    return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")
 
 
 def count_targets(targets: Tensor) -> int:

@@ -40,7 +40,10 @@ def write(folder: Path, manifest: Manifest) -> None:
     files = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file():
-            files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "xxh3_128": file_hash(path)}
+            files[path.relative_to(folder).as_posix()] = {
+                "bytes": path.stat().st_size,
+                "xxh3_128": file_hash(path),
+            }
             _sync(path)
     text = json.dumps(asdict(manifest) | {"files": files}, indent=2)
     path = folder / NAME

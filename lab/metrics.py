@@ -54,14 +54,14 @@ def rewind(run_dir: Path, step: int) -> int:
     Returns:
         How many records were moved.
     """
+    run_dir.mkdir(parents=True, exist_ok=True)
     records = read(run_dir)
     later = [record for record in records if record["step"] > step]
     kept = [record for record in records if record["step"] <= step]
-    with (run_dir / SUPERSEDED).open("a", encoding="utf-8") as aside:
-        aside.writelines(json.dumps(record) + "\n" for record in later)
+    if later:
+        with (run_dir / SUPERSEDED).open("a", encoding="utf-8") as aside:
+            aside.writelines(json.dumps(record) + "\n" for record in later)
     beside = run_dir / f".{NAME}.new"
     beside.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
     os.replace(beside, run_dir / NAME)
-    if not later:
-        (run_dir / SUPERSEDED).stat().st_size or (run_dir / SUPERSEDED).unlink()
     return len(later)

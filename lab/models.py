@@ -66,9 +66,7 @@ def build_model(run: RunConfig, *, tokenizer_size: int, eos_token_id: int | None
             settings.checkpoint, config=config, dtype="float32", attn_implementation=settings.attention
         )
     model = AutoModelForCausalLM.from_config(config, dtype="float32", attn_implementation=settings.attention)
-    normalization.initialize(
-        model, settings.initialization, std=settings.std, embedding_std=settings.embedding_std
-    )
+    normalization.initialize(model, settings.initialization, std=settings.std, embedding_std=settings.embedding_std)
     return model
 
 

@@ -19,7 +19,8 @@ def build_optimizer(model: nn.Module, config: OptimConfig, device: torch.device)
     A head that is tied to the embedding counts as an embedding.
     """
     embeddings = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters(recurse=False)}
-    decayed, kept = [], []
+    decayed: list[nn.Parameter] = []
+    kept: list[nn.Parameter] = []
     for parameter in model.parameters():
         is_matrix = parameter.ndim > 1 and id(parameter) not in embeddings
         (decayed if is_matrix else kept).append(parameter)

@@ -55,5 +55,6 @@ def check_preset(name: str) -> Size:
     near = get_close_matches(name, PRESETS, n=1)
     hint = f" Did you mean {near[0]}?" if near else ""
     raise ConfigError(
-        f"--model.preset {name}: unknown.{hint} Choose from {', '.join(PRESETS)}, or tiny-LAYERSxWIDTH such as tiny-16x128"
+        f"--model.preset {name}: unknown.{hint} Choose from {', '.join(PRESETS)}, "
+        "or tiny-LAYERSxWIDTH such as tiny-16x128"
     )

@@ -18,7 +18,7 @@ from lab.console import Console, count
 from lab.data import Corpus, load_tokenizer, prepare
 from lab.distributed import make_accelerator
 from lab.models import build_model, source_of
-from lab.settings import differences, load
+from lab.settings import differences, load, stored_config
 from lab.train import Trainer
 
 
@@ -31,11 +31,13 @@ def pretrain(run: RunConfig) -> bool:
     Raises:
         UserError: settings, data or numbers with which the run cannot start or go on; the message says what to do.
     """
-    rundir.refuse_existing(run)
+    if run.resume is None:
+        rundir.refuse_existing(Path(run.run_dir))
     accelerator = make_accelerator(run)
     console = Console(enabled=accelerator.is_main_process)
     resume_from = _resume_point(run, accelerator, console) if run.resume is not None else None
 
+    console.say(f"preparing {' '.join(run.data.source)} (cached for the next run)")
     show_progress = accelerator.is_local_main_process and sys.stderr.isatty()
     if resume_from is None:
         tokenizer = load_tokenizer(run.data, progress=show_progress)
@@ -68,8 +70,9 @@ def _resume_point(run: RunConfig, accelerator: Accelerator, console: Console) ->
     """The checkpoint to go on from; what came after it in the run's folder is put aside."""
     folder = Path(run.run_dir)
     found = checkpoint.find(folder, run.resume or "latest", say=console.warn)
-    stored = folder / rundir.CONFIG
-    if stored.is_file():
+    if folder.resolve() not in found.resolve().parents:
+        rundir.refuse_existing(folder)
+    if (stored := stored_config(run)).is_file():
         for line in differences(load(stored), run):
             console.warn(f"going on with another setting: {line}")
     accelerator.wait_for_everyone()
@@ -102,13 +105,14 @@ def _introduce(
     derived: dict[str, Any],
 ) -> None:
     spec = normalization.spec(model)
+    depth = model.config.num_hidden_layers
     given = ", ".join(f"{key}={value}" for key, value in spec.options.items() if value is not None)
     data = corpus.summary()
     size = f"{count(data['train_tokens'])} tokens" if data.get("train_tokens") else "streamed"
     processes, micro_batches = accelerator.num_processes, derived["micro_batches_per_step"]
     lines = {
         "run": run.run_dir,
-        "model": f"{source_of(run)}: {model.config.num_hidden_layers} layers, {count(derived['parameters'])} parameters",
+        "model": f"{source_of(run)}: {depth} layers, {count(derived['parameters'])} parameters",
         "scheme": f"{spec.scheme}{f' ({given})' if given else ''}",
         "data": f"{' '.join(run.data.source)}: {size} to train on, {count(data['heldout_tokens'])} held out, "
         f"vocabulary {model.config.vocab_size:,}",

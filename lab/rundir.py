@@ -21,19 +21,27 @@ CONFIG = "config.yaml"
 ENVIRONMENT = "environment.json"
 TOKENIZER = "tokenizer"
 
-_PACKAGES = ("depthlab", "torch", "transformers", "accelerate", "datasets", "deepspeed", "tokenizers", "numpy")
+_PACKAGES = (
+    "depthlab",
+    "torch",
+    "transformers",
+    "accelerate",
+    "datasets",
+    "deepspeed",
+    "tokenizers",
+    "numpy",
+)
 
 
-def refuse_existing(run: RunConfig) -> None:
-    """A folder with anything in it is never overwritten.
+def refuse_existing(folder: Path) -> None:
+    """A run folder with anything in it is never overwritten.
 
     Raises:
-        RunError: it exists and --resume was not given.
+        RunError: it exists.
     """
-    folder = Path(run.run_dir)
-    if run.resume is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(
-            f"--run-dir {run.run_dir}: exists already and is never overwritten; choose another folder, or go on with "
+            f"--run-dir {folder}: exists already and is never overwritten; choose another folder, or go on with "
             "--resume latest"
         )
 

@@ -17,14 +17,21 @@ from lab.config import RunConfig
 from lab.errors import ConfigError
 
 _FREE_ON_RESUME = ("run_dir", "resume", "eval", "monitors", "checkpoint", "log")
-_FREE_FLAGS = ("data.workers", "data.cache_dir", "train.micro_batch", "train.compile", "train.activation_checkpointing")
+_FREE_FLAGS = (
+    "data.workers",
+    "data.cache_dir",
+    "train.micro_batch",
+    "train.compile",
+    "train.activation_checkpointing",
+)
 _FIXED_ON_RESUME = ("model", "normalization", "data", "train.seed")
 
 
 def parse(argv: Sequence[str], *, prog: str) -> RunConfig:
     """The settings of a run.
 
-    `--config FILE` is the base that flags override; with `--resume` and no file, the run folder's own config is.
+    `--config FILE` is the base that flags override; with `--resume` and no file, the stored
+    config of the run is.
 
     Raises:
         ConfigError: an impossible setting, with its flag.
@@ -33,10 +40,15 @@ def parse(argv: Sequence[str], *, prog: str) -> RunConfig:
     file, flags = _take_config(argv)
     base = load(file) if file is not None else RunConfig()
     run = _cli(flags, base, prog)
-    stored = Path(run.run_dir) / "config.yaml"
-    if run.resume is not None and file is None and stored.is_file():
+    if run.resume is not None and file is None and (stored := stored_config(run)).is_file():
         run = _cli(flags, load(stored), prog)
     return run
+
+
+def stored_config(run: RunConfig) -> Path:
+    """The config.yaml of the run that `--resume` goes on from: the run folder's, or that of a checkpoint's run."""
+    folder = Path(run.run_dir) if run.resume in (None, "latest") else Path(str(run.resume)).resolve().parents[1]
+    return folder / "config.yaml"
 
 
 def _cli(flags: list[str], base: RunConfig, prog: str) -> RunConfig:
@@ -130,7 +142,7 @@ def _fields(content: Mapping[str, Any], kind: Any, path: Path, above: tuple[str,
             near = get_close_matches(key, fields, n=1)
             hint = f"; did you mean {'.'.join((*above, near[0]))}?" if near else ""
             raise ConfigError(f"--config {path}: unknown key {name}{hint} (keys here: {', '.join(fields)})")
-        nested = fields[key].default_factory
+        nested: Any = fields[key].default_factory
         if dataclasses.is_dataclass(nested):
             if not isinstance(value, Mapping):
                 raise ConfigError(f"--config {path}: {name}: must hold keys and values, not {value!r}")

@@ -1,4 +1,4 @@
-"""Asking a run to stop: SIGTERM and SIGUSR1 (which Slurm sends before the time limit) end it after the step."""
+"""Asking a run to stop: SIGTERM, SIGUSR1 (which Slurm sends before the time limit) and Ctrl-C end it after the step."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ EXIT_STOPPED = 75
 
 
 class StopRequest:
-    """Remembers the first signal that asks for a stop; a second one of SIGTERM ends the process at once."""
+    """Remembers the first signal that asks for a stop; a second one ends the process at once."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
-        for number in (signal.SIGTERM, signal.SIGUSR1):
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
             signal.signal(number, self._remember)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None and number == signal.SIGTERM:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            signal.raise_signal(signal.SIGTERM)
-        self.signal = self.signal or signal.Signals(number)
+        if self.signal is not None:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        self.signal = signal.Signals(number)
 
     def __bool__(self) -> bool:
         return self.signal is not None

@@ -224,9 +224,7 @@ class Trainer:
         ]
         return self.groups.norms(gradients)
 
-    def _update(
-        self, step: int, gradient_norms: Tensor, gradient_norm: float, *, measure: bool
-    ) -> dict[str, float]:
+    def _update(self, step: int, gradient_norms: Tensor, gradient_norm: float, *, measure: bool) -> dict[str, float]:
         run = self.run_config
         if measure:
             for monitor in self.monitors:
@@ -234,7 +232,9 @@ class Trainer:
         if run.optim.clip is not None and gradient_norm > run.optim.clip:
             # As torch.nn.utils.clip_grad_norm_ does, with the norm that is known already.
             torch.nn.utils.clip_grads_with_norm_(
-                self.groups.parameters, run.optim.clip, torch.tensor(gradient_norm, device=self.accelerator.device)
+                self.groups.parameters,
+                run.optim.clip,
+                torch.tensor(gradient_norm, device=self.accelerator.device),
             )
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, run.steps, run.optim)
@@ -249,9 +249,9 @@ class Trainer:
     def _stop_if_not_finite(
         self, step: int, loss: float, gradient_norm: float, gradient_norms: Tensor, batches: list[Batch]
     ) -> None:
-        scaled = self.accelerator.scaler is not None
         # With loss scaling, an overflowing gradient is part of the search for a scale: the scaler skips that update.
-        if _finite(loss) and (_finite(gradient_norm) or scaled):
+        scaler = self.accelerator.scaler
+        if _finite(loss) and (_finite(gradient_norm) or (scaler is not None and scaler.get_scale() > 1)):
             return
         place = nonfinite.locate(self.bare_model, batches, gradient_norms, self.groups)
         places = [found for found in gather_object([place]) if found is not None]
@@ -269,7 +269,11 @@ class Trainer:
     def _evaluate(self) -> None:
         run = self.run_config
         figures = evaluate(
-            self.model, self.corpus, self.accelerator, micro_batch=run.train.micro_batch, blocks=run.eval.blocks
+            self.model,
+            self.corpus,
+            self.accelerator,
+            micro_batch=run.train.micro_batch,
+            blocks=run.eval.blocks,
         )
         self.eval_loss = (self.progress.step, figures["eval/loss"])
         self._record(figures)
@@ -290,9 +294,7 @@ class Trainer:
             accelerator.wait_for_everyone()
             partial = checkpoint.partial(folder)
             accelerator.save_state(str(partial / checkpoint.STATE))
-            torch.save(
-                self.batches.state_dict(), partial / checkpoint.STATE / f"data_{accelerator.process_index}.pt"
-            )
+            torch.save(self.batches.state_dict(), partial / checkpoint.STATE / f"data_{accelerator.process_index}.pt")
             if accelerator.is_main_process:
                 accelerator.unwrap_model(self.model).save_pretrained(partial, state_dict=weights)
                 self.tokenizer.save_pretrained(partial)

@@ -69,8 +69,7 @@ def build_once(directory: Path, build: Callable[[Path], dict[str, Any]]) -> dict
 
 def _unwritable(directory: Path, error: OSError) -> DataError:
     return DataError(
-        f"cannot write the data cache {directory.parent}: {error.strerror}. Choose another place with "
-        "--data.cache-dir"
+        f"cannot write the data cache {directory.parent}: {error.strerror}. Choose another place with --data.cache-dir"
     )
 
 
@@ -85,8 +84,7 @@ def _build(directory: Path, build: Callable[[Path], dict[str, Any]]) -> dict[str
     try:
         content = build(beside)
         files = {
-            path.name: {"bytes": path.stat().st_size, "xxh3": file_digest(path)}
-            for path in sorted(beside.iterdir())
+            path.name: {"bytes": path.stat().st_size, "xxh3": file_digest(path)} for path in sorted(beside.iterdir())
         }
         (beside / META).write_text(json.dumps({"files": files, "content": content}, indent=1))
         if directory.exists():
@@ -114,9 +112,7 @@ def _read(directory: Path) -> dict[str, Any] | None:
         content = meta["content"]
     except (FileNotFoundError, NotADirectoryError) as error:
         if directory.exists():
-            logger.warning(
-                "cache %s is incomplete (%s is missing): building it again", directory, error.filename
-            )
+            logger.warning("cache %s is incomplete (%s is missing): building it again", directory, error.filename)
         return None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         logger.warning("cache %s is damaged (%s): building it again", directory, error)

@@ -7,9 +7,7 @@ from pathlib import Path
 
 from lab.data.errors import DataError
 
-EXCLUDED = frozenset(
-    {"__pycache__", "dist-packages", "encodings", "idle_test", "site-packages", "test", "tests"}
-)
+EXCLUDED = frozenset({"__pycache__", "dist-packages", "encodings", "idle_test", "site-packages", "test", "tests"})
 """Folders left out: third-party packages, tests, and tables of character codes (`encodings`)."""
 
 

@@ -47,8 +47,7 @@ class Encoder:
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if not isinstance(backend, Tokenizer):
             raise DataError(
-                f"--data.tokenizer {name}: not a fast tokenizer (tokenizer.json); choose one that is, or "
-                "bpe:VOCAB"
+                f"--data.tokenizer {name}: not a fast tokenizer (tokenizer.json); choose one that is, or bpe:VOCAB"
             )
         return cls(backend.to_str(), int(end))
 

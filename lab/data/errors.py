@@ -22,6 +22,4 @@ def missing_field(where: str, field: str, present: Iterable[str]) -> DataError:
     """The error for a record at `where` that lacks the field named by `--data.field`."""
     names = list(present)
     listed = ", ".join(map(repr, names)) or "none"
-    return DataError(
-        f"{where}: no field {field!r} (--data.field). Fields there: {listed}{did_you_mean(field, names)}"
-    )
+    return DataError(f"{where}: no field {field!r} (--data.field). Fields there: {listed}{did_you_mean(field, names)}")

@@ -176,8 +176,7 @@ class IndexedBatches(Batches):
             check_state(state, self._identity)
             if start_sequences not in (0, state["sequences"]):
                 raise DataError(
-                    f"start_sequences={start_sequences}, but the saved position is {state['sequences']} "
-                    "sequences"
+                    f"start_sequences={start_sequences}, but the saved position is {state['sequences']} sequences"
                 )
             start_sequences = state["sequences"]
         self._sequences = start_sequences

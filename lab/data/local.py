@@ -36,9 +36,7 @@ class LocalSource:
         with bar("hashing files", progress=progress, unit="B", total=self.bytes) as shown:
             for path in self.files:
                 status = path.stat()
-                digests.append(
-                    [file_format(path), path.suffix, _digest(path, status.st_size, status.st_mtime_ns)]
-                )
+                digests.append([file_format(path), path.suffix, _digest(path, status.st_size, status.st_mtime_ns)])
                 shown.update(status.st_size)
         return content_key(files=digests, left_out=self.left_out, field=self.field, text_unit=self.text_unit)
 
@@ -113,9 +111,7 @@ def _files(entry: str) -> list[Path]:
     if path.is_dir():
         found = [inner for inner in sorted(path.rglob("*")) if inner.is_file() and not _hidden(inner, path)]
     else:
-        found = [
-            match for match in map(Path, sorted(glob.glob(str(path), recursive=True))) if match.is_file()
-        ]
+        found = [match for match in map(Path, sorted(glob.glob(str(path), recursive=True))) if match.is_file()]
     if not found:
         raise _nothing_there(entry, path)
     return found
@@ -129,9 +125,7 @@ def _nothing_there(entry: str, path: Path) -> DataError:
     if path.is_dir():
         return DataError(f"--data.source {entry}: the folder holds no file")
     if glob.has_magic(entry):
-        return DataError(
-            f"--data.source {entry}: no file matches this pattern (working folder: {Path.cwd()})"
-        )
+        return DataError(f"--data.source {entry}: no file matches this pattern (working folder: {Path.cwd()})")
     if not path.parent.is_dir():
         return DataError(f"--data.source {entry}: no such file, and no folder {path.parent}")
     neighbours = [neighbour.name for neighbour in path.parent.iterdir()]

@@ -184,13 +184,9 @@ def _streamed(
 
     stream = source.stream(config.split, progress=progress)
     path, held, skipped = read_heldout(config, source, encoder, progress=progress)
-    heldout = Blocks(
-        path, block_length=config.block_length, end=encoder.end, isolate=config.isolate_documents
-    )
+    heldout = Blocks(path, block_length=config.block_length, end=encoder.end, isolate=config.isolate_documents)
     share = heldout_share(config)
-    data_key = content_key(
-        source=source.fingerprint(progress=progress), heldout_share=share, tokenizer=encoder.digest
-    )
+    data_key = content_key(source=source.fingerprint(progress=progress), heldout_share=share, tokenizer=encoder.digest)
 
     def make_batches(
         *,
@@ -206,9 +202,7 @@ def _streamed(
                 f"cannot continue a streamed data set after {start_sequences} sequences without the saved "
                 f"position of rank {rank}: resume on as many processes as before"
             )
-        per_rank = (
-            stream.num_shards // world_size if stream.num_shards % world_size == 0 else stream.num_shards
-        )
+        per_rank = stream.num_shards // world_size if stream.num_shards % world_size == 0 else stream.num_shards
         if config.workers > per_rank:
             raise DataError(
                 f"--data.workers {config.workers}: a rank has only {per_rank} file(s) of {source.name} to "

@@ -143,9 +143,7 @@ class StreamedBlocks(IterableDataset[np.ndarray]):
             self._source = None
 
     def _groups(self) -> Iterator[list[str]]:
-        skipped = (
-            Skipped()
-        )  # counted where the held-out documents are read; here the loader only leaves them out
+        skipped = Skipped()  # counted where the held-out documents are read; here the loader only leaves them out
         texts: list[str] = []
         for record in self._part:
             document = record_document(record, self._field, skipped)

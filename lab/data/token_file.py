@@ -72,9 +72,7 @@ class TokenWriter:
         self._file.flush()
 
 
-def encode_documents(
-    documents: Iterable[Document], encoder: Encoder
-) -> Iterator[tuple[Document, np.ndarray]]:
+def encode_documents(documents: Iterable[Document], encoder: Encoder) -> Iterator[tuple[Document, np.ndarray]]:
     """Each document with its tokens, encoded in groups so that several processor cores work."""
     group: list[Document] = []
     size = 0

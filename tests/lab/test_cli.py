@@ -12,7 +12,10 @@ from lab import cli
 
 
 def test_help_lists_every_subcommand_and_loads_no_heavy_package():
-    code = "import sys; from lab import cli; cli.main(['--help']); print(sorted({'torch', 'transformers', 'tyro'} & set(sys.modules)))"
+    code = (
+        "import sys; from lab import cli; cli.main(['--help']); "
+        "print(sorted({'torch', 'transformers', 'tyro'} & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.rstrip().endswith("[]")
     for name in cli.COMMANDS:
@@ -44,7 +47,12 @@ def test_errors_are_one_message_without_a_traceback(depthlab, flags, tmp_path):
 
 
 def test_describe_prints_the_plan_of_a_run(depthlab, flags):
-    assert depthlab("pretrain", *flags(normalization__scheme="mix", normalization__post_layers=2, train__steps=1)).returncode == 0
+    assert (
+        depthlab(
+            "pretrain", *flags(normalization__scheme="mix", normalization__post_layers=2, train__steps=1)
+        ).returncode
+        == 0
+    )
     done = depthlab("describe", flags()[1])
     assert done.returncode == 0
     assert done.stdout.count("N(x + F(x))") == 2 and done.stdout.count("x + F(N(x))") == 1

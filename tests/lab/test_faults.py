@@ -16,6 +16,7 @@ import torch
 from lab import checkpoint, metrics
 from lab.errors import ConfigError, RunError
 from lab.run import pretrain
+from lab.settings import parse
 from lab.signals import EXIT_STOPPED
 
 
@@ -189,7 +190,9 @@ def poison(kind: str, step: int):
     return init
 
 
-@pytest.mark.parametrize(("kind", "place"), [("output", "the output of layer_02"), ("gradient", "the gradient of layer_01")])
+@pytest.mark.parametrize(
+    ("kind", "place"), [("output", "the output of layer_02"), ("gradient", "the gradient of layer_01")]
+)
 def test_a_number_that_is_not_finite_stops_before_the_update_and_names_step_and_layer(
     settings, monkeypatch, kind, place
 ):
@@ -255,6 +258,19 @@ def test_a_family_without_an_entry_is_refused_with_the_list(settings, tmp_path):
     )
     with pytest.raises(ConfigError, match="opt.*llama"):
         pretrain(settings(model__config=tmp_path))
+
+
+def test_a_new_run_can_go_on_from_another_runs_checkpoint_with_its_settings(settings, flags):
+    first = settings(normalization__scheme="lns")
+    assert pretrain(first)
+    start = checkpoint.path_of(Path(first.run_dir), 3)
+    branch = parse(["--run-dir", f"{first.run_dir}-branch", "--resume", str(start)], prog="test")
+    assert branch.normalization.scheme == "lns" and branch.data == first.data
+    assert pretrain(branch)
+    expected = losses(Path(first.run_dir))
+    assert losses(Path(branch.run_dir)) == pytest.approx({step: expected[step] for step in (4, 5, 6)}, rel=1e-6)
+    with pytest.raises(RunError, match="never overwritten"):
+        pretrain(branch)
 
 
 def test_a_checkpoint_with_another_scheme_than_the_settings_is_refused(settings):

@@ -12,9 +12,7 @@ from lab.run import pretrain
 
 
 def figures(run_dir: Path) -> list[dict[str, float]]:
-    return [
-        {name: value for name, value in record.items() if "second" not in name} for record in metrics.read(run_dir)
-    ]
+    return [{name: value for name, value in record.items() if "second" not in name} for record in metrics.read(run_dir)]
 
 
 @pytest.mark.parametrize("processes", [2, 3])

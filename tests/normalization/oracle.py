@@ -27,9 +27,7 @@ def post(x: Tensor, F: Map, N: Map, M: Map, l: int, L: int) -> Tensor:
     return N(x + F(x))
 
 
-def mix(
-    x: Tensor, F: Map, N: Map, M: Map, l: int, L: int, alpha: float = 0.25, post_layers: int = -1
-) -> Tensor:
+def mix(x: Tensor, F: Map, N: Map, M: Map, l: int, L: int, alpha: float = 0.25, post_layers: int = -1) -> Tensor:
     first = math.floor(alpha * L) if post_layers < 0 else post_layers
     return N(x + F(x)) if l <= first else x + F(N(x))
 
@@ -150,9 +148,7 @@ class Llama(Network):
     def attention(self, l: int) -> Map:
         def F(y: Tensor) -> Tensor:
             path = self.at(l) + "self_attn."
-            q, k, v = (
-                self.linear(path + f"{name}_proj", y).unflatten(-1, (-1, self.c.head_dim)) for name in "qkv"
-            )
+            q, k, v = (self.linear(path + f"{name}_proj", y).unflatten(-1, (-1, self.c.head_dim)) for name in "qkv")
             if path + "q_norm.weight" in self.w:
                 q, k = self.norm(path + "q_norm")(q), self.norm(path + "k_norm")(k)
             return self.linear(path + "o_proj", causal_attention(self.rotate(q), self.rotate(k), v))
@@ -163,9 +159,7 @@ class Llama(Network):
         def F(y: Tensor) -> Tensor:
             path = self.at(l) + "mlp."
             gate = self.linear(path + "gate_proj", y)
-            return self.linear(
-                path + "down_proj", gate / (1 + torch.exp(-gate)) * self.linear(path + "up_proj", y)
-            )
+            return self.linear(path + "down_proj", gate / (1 + torch.exp(-gate)) * self.linear(path + "up_proj", y))
 
         return F
 
@@ -201,8 +195,7 @@ class GPT2(Network):
         def F(y: Tensor) -> Tensor:
             path = self.at(l) + "attn."
             q, k, v = (
-                part.unflatten(-1, (self.c.n_head, -1))
-                for part in self.linear(path + "c_attn", y).chunk(3, dim=-1)
+                part.unflatten(-1, (self.c.n_head, -1)) for part in self.linear(path + "c_attn", y).chunk(3, dim=-1)
             )
             return self.linear(path + "c_proj", causal_attention(q, k, v))
 

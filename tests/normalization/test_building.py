@@ -19,9 +19,7 @@ from tests.normalization import oracle, tiny
 
 @tiny.each_family
 @tiny.each_case
-def test_apply_keeps_every_weight_and_new_norms_are_ones(
-    family: str, scheme: str, options: dict[str, Any]
-) -> None:
+def test_apply_keeps_every_weight_and_new_norms_are_ones(family: str, scheme: str, options: dict[str, Any]) -> None:
     stock = tiny.stock(family)
     before = {name: (p, p.clone()) for name, p in stock.named_parameters()}
     model = normalization.apply(stock, scheme, **options)
@@ -57,9 +55,7 @@ def test_a_model_sharing_the_config_is_untouched(family: str, scheme: str) -> No
     other = tiny.randomize(type(model)(config))
     expected, described = tiny.logits(other), config.to_dict()
     normalization.apply(model, scheme)
-    assert (
-        other.config is config and config.to_dict() == described and type(config) is type(tiny.config(family))
-    )
+    assert other.config is config and config.to_dict() == described and type(config) is type(tiny.config(family))
     assert torch.equal(tiny.logits(other), expected)
     assert not isinstance(tiny.layers(other)[0], PatchedLayer)
     assert {id(m.config) for m in model.modules() if hasattr(m, "config")} == {id(model.config)}
@@ -98,9 +94,7 @@ def test_from_config_starts_new_norms_at_one_and_draws_the_stock_weights(family:
     built = normalization.from_config(tiny.config(family), scheme)
     weights = built.state_dict()
     assert all(torch.equal(weights.pop(name), value) for name, value in stock.state_dict().items())
-    assert all(
-        torch.equal(v, torch.full_like(v, float(name.endswith("weight")))) for name, v in weights.items()
-    )
+    assert all(torch.equal(v, torch.full_like(v, float(name.endswith("weight")))) for name, v in weights.items())
 
 
 @tiny.each_family

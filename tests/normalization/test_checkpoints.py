@@ -89,9 +89,7 @@ def test_reloads_in_bfloat16(tmp_path: Path, family: str, scheme: str) -> None:
 @tiny.each_scheme
 def test_reloads_onto_a_device_map(tmp_path: Path, family: str, scheme: str) -> None:
     model = tiny.patched(family, scheme)
-    again = AutoModelForCausalLM.from_pretrained(
-        saved(model, tmp_path), device_map="cpu", low_cpu_mem_usage=True
-    )
+    again = AutoModelForCausalLM.from_pretrained(saved(model, tmp_path), device_map="cpu", low_cpu_mem_usage=True)
     assert torch.equal(tiny.logits(again), tiny.logits(model))
 
 
@@ -189,8 +187,10 @@ def test_a_config_that_says_what_we_do_not_know_is_refused(
 ) -> None:
     saved(tiny.patched(family, "lns"), tmp_path)
     edit_config(tmp_path, normalization=stored)
+    # A bad scheme stops the config already; only a config without any may be made, as transformers itself does.
+    load = AutoModelForCausalLM if stored is None else AutoConfig
     with pytest.raises((ValueError, TypeError), match=message):
-        AutoModelForCausalLM.from_pretrained(tmp_path)
+        load.from_pretrained(tmp_path)
 
 
 @tiny.each_family

@@ -96,17 +96,13 @@ def test_a_wrong_equation_would_be_seen(family: str, mistake: str) -> None:
 def test_hidden_states_are_complete(family: str, scheme: str) -> None:
     model = tiny.patched(family, scheme)
     caught: list[Tensor] = []
-    hooks = [
-        layer.register_forward_hook(lambda _m, _i, out: caught.append(out)) for layer in tiny.layers(model)
-    ]
+    hooks = [layer.register_forward_hook(lambda _m, _i, out: caught.append(out)) for layer in tiny.layers(model)]
     with torch.no_grad():
         out = model(tiny.tokens(), output_hidden_states=True, use_cache=False)
     for hook in hooks:
         hook.remove()
     assert len(out.hidden_states) == tiny.LAYERS + 1 and all(h is not None for h in out.hidden_states)
-    expected, net = oracle.streams(
-        family, model.state_dict(), model.config, tiny.tokens(), oracle.SCHEMES[scheme]
-    )
+    expected, net = oracle.streams(family, model.state_dict(), model.config, tiny.tokens(), oracle.SCHEMES[scheme])
     assert torch.allclose(out.hidden_states[0].double(), expected[0], atol=1e-5)
     for l in range(1, tiny.LAYERS + 1):
         if l < tiny.LAYERS:

@@ -29,9 +29,7 @@ def test_cached_decoding_equals_recomputing(family: str, scheme: str, attention:
     assert cached.past_key_values is not None and recomputed.past_key_values is None
     assert torch.equal(cached.sequences, recomputed.sequences)
     assert torch.allclose(torch.stack(cached.logits), torch.stack(recomputed.logits), atol=1e-4)
-    assert torch.allclose(
-        torch.stack(cached.logits, 1), tiny.logits(model, cached.sequences)[:, 4:-1], atol=1e-4
-    )
+    assert torch.allclose(torch.stack(cached.logits, 1), tiny.logits(model, cached.sequences)[:, 4:-1], atol=1e-4)
 
 
 @tiny.each_family
@@ -63,6 +61,4 @@ def test_no_token_sees_the_future(family: str, scheme: str) -> None:
     changed = ids.clone()
     changed[0, 5] = (changed[0, 5] + 1) % 61
     one, other = tiny.logits(model, ids), tiny.logits(model, changed)
-    assert torch.allclose(one[:, :5], other[:, :5], atol=1e-5) and not torch.allclose(
-        one[:, 5], other[:, 5], atol=1e-2
-    )
+    assert torch.allclose(one[:, :5], other[:, :5], atol=1e-5) and not torch.allclose(one[:, 5], other[:, 5], atol=1e-2)

@@ -47,29 +47,20 @@ def test_every_tensor_follows_the_table(family: str, initialization: str, scheme
     for l in range(DEPTH):
         for name, roles in net.roles.items():
             weight = weights.pop(net.layer.format(l) + name)
-            out_first = not hasattr(
-                model.get_submodule((net.layer.format(l) + name).removesuffix(".weight")), "nf"
-            )
+            out_first = not hasattr(model.get_submodule((net.layer.format(l) + name).removesuffix(".weight")), "nf")
             for role, part in zip(roles, weight.chunk(len(roles), dim=0 if out_first else 1), strict=True):
-                assert_std(
-                    part, oracle.std(initialization, role, DEPTH, *part.shape, s=0.03), f"{name} {role}"
-                )
+                assert_std(part, oracle.std(initialization, role, DEPTH, *part.shape, s=0.03), f"{name} {role}")
     for name in net.embeddings:
         assert_std(weights.pop(name), 0.5, name)
     assert_std(weights.pop("lm_head.weight"), 0.03, "head")
     for name, value in weights.items():  # norms and biases, q_norm and k_norm too
-        assert value.ndim == 1 and torch.equal(
-            value, torch.full_like(value, float(name.endswith("weight")))
-        ), name
+        assert value.ndim == 1 and torch.equal(value, torch.full_like(value, float(name.endswith("weight")))), name
 
 
 def test_the_value_part_of_a_fused_projection_differs() -> None:
     model = normalization.initialize(tiny.stock("gpt2", **WIDE), "deepnorm")
     query, key, value = model.transformer.h[0].attn.c_attn.weight.chunk(3, dim=1)
-    assert (
-        abs(value.std() / query.std() - (8 * DEPTH) ** -0.25) < 0.03
-        and abs(key.std() / query.std() - 1) < 0.03
-    )
+    assert abs(value.std() / query.std() - (8 * DEPTH) ** -0.25) < 0.03 and abs(key.std() / query.std() - 1) < 0.03
 
 
 @tiny.each_family
@@ -86,15 +77,11 @@ def test_every_parameter_is_drawn_anew(family: str, scheme: str) -> None:
 
 @tiny.each_family
 def test_a_tied_head_is_drawn_once_as_the_embedding(family: str) -> None:
-    model = normalization.initialize(
-        tiny.stock(family, **WIDE | {"tie_word_embeddings": True}), embedding_std=0.5
-    )
+    model = normalization.initialize(tiny.stock(family, **WIDE | {"tie_word_embeddings": True}), embedding_std=0.5)
     assert model.lm_head.weight is model.get_input_embeddings().weight
     assert_std(model.lm_head.weight, 0.5, "tied head")
     assert_std(
-        tiny.layers(model)[0].mlp.get_parameter(
-            next(iter(dict(tiny.layers(model)[0].mlp.named_parameters())))
-        ),
+        tiny.layers(model)[0].mlp.get_parameter(next(iter(dict(tiny.layers(model)[0].mlp.named_parameters())))),
         0.02,
         "std",
     )

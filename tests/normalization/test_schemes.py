@@ -107,13 +107,9 @@ def test_aliases() -> None:
     assert "sandwich" in schemes.names(aliases=True) and "sandwich" not in schemes.names()
 
 
-@pytest.mark.parametrize(
-    ("name", "nearest"), [("lsn", "lns"), ("sandwhich", "sandwich"), ("deep_norm", "deepnorm")]
-)
+@pytest.mark.parametrize(("name", "nearest"), [("lsn", "lns"), ("sandwhich", "sandwich"), ("deep_norm", "deepnorm")])
 def test_an_unknown_scheme_names_the_nearest(name: str, nearest: str) -> None:
-    with pytest.raises(
-        ValueError, match=f"{name!r} .did you mean {nearest!r}.*choose from deepnorm, lns, mix"
-    ):
+    with pytest.raises(ValueError, match=f"{name!r} .did you mean {nearest!r}.*choose from deepnorm, lns, mix"):
         schemes.get(name)
 
 

@@ -41,20 +41,14 @@ def test_pre_is_the_stock_model_bit_for_bit(family: str, attention: str) -> None
     ("scheme", "options", "final_norm"),
     [(*case, True) for case in tiny.CASES] + [(*case, False) for case in oracle.ENDS_IN_NORM],
 )
-def test_every_parameter_gets_a_gradient(
-    family: str, scheme: str, options: dict[str, Any], final_norm: bool
-) -> None:
+def test_every_parameter_gets_a_gradient(family: str, scheme: str, options: dict[str, Any], final_norm: bool) -> None:
     model = tiny.patched(family, scheme, options, final_norm=final_norm)
     _, gradients = backward(model)
     for name, parameter in model.named_parameters():
         assert name in gradients, name
-        if (
-            parameter is model.get_input_embeddings().weight or "wpe" in name
-        ):  # rows of the tokens that were there
+        if parameter is model.get_input_embeddings().weight or "wpe" in name:  # rows of the tokens that were there
             assert gradients[name].count_nonzero(), name
-        elif name.endswith(
-            "c_attn.bias"
-        ):  # the key's bias adds the same to all scores of a query: no gradient
+        elif name.endswith("c_attn.bias"):  # the key's bias adds the same to all scores of a query: no gradient
             query, _, value = gradients[name].chunk(3)
             assert query.count_nonzero() and value.count_nonzero(), name
         else:
@@ -64,9 +58,7 @@ def test_every_parameter_gets_a_gradient(
 @tiny.each_family
 @tiny.each_scheme
 @pytest.mark.parametrize("reentrant", [False, True])
-def test_gradient_checkpointing_is_active_and_changes_nothing(
-    family: str, scheme: str, reentrant: bool
-) -> None:
+def test_gradient_checkpointing_is_active_and_changes_nothing(family: str, scheme: str, reentrant: bool) -> None:
     model = tiny.patched(family, scheme).train()
     # Counted on entry: recomputation stops inside the last sublayer, as soon as it has what it needs.
     calls: list[str] = []
@@ -131,6 +123,4 @@ def test_a_model_compiled_in_place_follows_the_scheme_placed_afterwards() -> Non
     model.compile(backend="eager")
     tiny.logits(model)
     normalization.apply(model, "lns")
-    assert torch.allclose(
-        tiny.logits(model), tiny.logits(tiny.patched("llama", "lns", num_hidden_layers=2)), atol=1e-5
-    )
+    assert torch.allclose(tiny.logits(model), tiny.logits(tiny.patched("llama", "lns", num_hidden_layers=2)), atol=1e-5)

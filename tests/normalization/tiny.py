@@ -69,9 +69,7 @@ def randomize(model: Any, seed: int = 0) -> Any:
 
 
 def stock(family: str, attention: str | None = None, **changes: Any) -> Any:
-    return randomize(
-        AutoModelForCausalLM.from_config(config(family, **changes), attn_implementation=attention)
-    )
+    return randomize(AutoModelForCausalLM.from_config(config(family, **changes), attn_implementation=attention))
 
 
 def patched(
