@@ -1,4 +1,4 @@
-"""Packed blocks against pad-and-truncate: useful tokens per second on the docstrings of the standard library.
+"""Packed blocks against pad-and-truncate: useful tokens/s on the docstrings of the standard library.
 
 Trains a small Llama for real on both, step by step in turn, with the same number of positions a step. A token is
 useful if the model is trained to predict it. Speed is useful tokens a step over the median time of a step; beside
@@ -84,9 +84,7 @@ class Run:
         rows = next(self.rows)
         targets = self.data["targets"][rows]
         logits = self.model(self.data["input_ids"][rows], use_cache=False).logits
-        loss = torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED
-        )
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -116,9 +114,7 @@ def tiny_llama(vocabulary: int, length: int) -> LlamaForCausalLM:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=40, help="timed optimizer steps of each (default 40)")
     parser.add_argument("--batch", type=int, default=16, help="sequences a step (default 16)")
     parser.add_argument("--length", type=int, default=256, help="tokens a sequence (default 256)")

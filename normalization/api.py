@@ -47,9 +47,7 @@ def apply(model: PreTrainedModel, scheme: str, *, final_norm: bool = True, **opt
     return model
 
 
-def config(
-    stock: PretrainedConfig, scheme: str, *, final_norm: bool = True, **options: Any
-) -> PretrainedConfig:
+def config(stock: PretrainedConfig, scheme: str, *, final_norm: bool = True, **options: Any) -> PretrainedConfig:
     """A config from which `AutoModelForCausalLM.from_config` builds the model with the scheme in place.
 
     Raises:
@@ -97,8 +95,7 @@ def from_pretrained(
     stock = AutoConfig.from_pretrained(path)
     if (stored := getattr(stock, "normalization", None)) is not None:
         raise ValueError(
-            f"{path} already carries the scheme {stored['scheme']!r}; load it with "
-            "AutoModelForCausalLM.from_pretrained"
+            f"{path} already carries the scheme {stored['scheme']!r}; load it with AutoModelForCausalLM.from_pretrained"
         )
     wanted = config(stock, scheme, final_norm=final_norm, **options)
     return AutoModelForCausalLM.from_pretrained(
@@ -135,9 +132,7 @@ def describe(model: nn.Module, *, file: TextIO | None = None) -> None:
         ValueError: a model of an unknown family.
     """
     normalization, out = spec(model), file or sys.stdout
-    options = ", ".join(
-        f"{name}={value}" for name, value in normalization.options.items() if value is not None
-    )
+    options = ", ".join(f"{name}={value}" for name, value in normalization.options.items() if value is not None)
     scheme = schemes.get(normalization.scheme)
     layer_plans = plans(model)
     print(f"{scheme.name}{f' ({options})' if options else ''}: {scheme.source}", file=out)

@@ -41,9 +41,7 @@ class NormalizationSpec:
                 f"the config's `normalization` must hold scheme, options and final_norm, not {stored!r}; "
                 "was the checkpoint written by a newer depthlab?"
             )
-        return cls.make(
-            stored["scheme"], final_norm=stored.get("final_norm", True), **stored.get("options", {})
-        )
+        return cls.make(stored["scheme"], final_norm=stored.get("final_norm", True), **stored.get("options", {}))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for `config.json`."""

@@ -63,9 +63,7 @@ def test_text_units(tmp_path: Path) -> None:
 
 def test_records_are_checked_one_by_one(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
-    records(
-        path, {"text": "good"}, {"text": 3}, {"body": "x"}, {"text": None}, {"text": " "}, {"text": "\ud800"}
-    )
+    records(path, {"text": "good"}, {"text": 3}, {"body": "x"}, {"text": None}, {"text": " "}, {"text": "\ud800"})
     with path.open("ab") as file:
         file.write(b'\n{"text": "caf\xe9"}\n{"text": "last"}')
     texts, skipped = read(DataConfig(source=(str(path),)))
@@ -115,12 +113,8 @@ def test_parquet(tmp_path: Path) -> None:
     pq.write_table(good, tmp_path / "good.parquet")
     texts, skipped = read(DataConfig(source=(str(tmp_path / "good.parquet"),)))
     assert texts == ["a", "b"] and skipped == {"not a string": 1, "empty": 1}
-    not_utf8 = pa.Array.from_buffers(
-        pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\1\0\0\0"), pa.py_buffer(b"\xff")]
-    )
-    pq.write_table(
-        pa.table({"text": pa.concat_arrays([not_utf8, pa.array(["c"])])}), tmp_path / "bad.parquet"
-    )
+    not_utf8 = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\1\0\0\0"), pa.py_buffer(b"\xff")])
+    pq.write_table(pa.table({"text": pa.concat_arrays([not_utf8, pa.array(["c"])])}), tmp_path / "bad.parquet")
     assert read(DataConfig(source=(str(tmp_path / "bad.parquet"),))) == (["c"], {"invalid UTF-8": 1})
     with pytest.raises(DataError, match="not a readable Parquet file"):
         read(DataConfig(source=(write(tmp_path / "no.parquet", "text"),)))

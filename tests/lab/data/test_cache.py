@@ -63,9 +63,7 @@ def test_a_killed_build_is_done_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["changed", "cut", "file lost", "meta lost", "meta cut"])
-def test_damage_is_noticed_and_repaired(
-    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_damage_is_noticed_and_repaired(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
     calls = []
 
     def build(into: Path) -> dict[str, int]:

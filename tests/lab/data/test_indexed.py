@@ -69,10 +69,7 @@ def test_steps_are_the_same_for_any_number_of_ranks(folder: Path, world_size: in
     made = corpus(folder)
     steps = 2 * made.summary()["train_blocks"] // 12 + 2  # into the third epoch
     alone = made.batches(rank=0, world_size=1, micro_batch=12)
-    ranks = [
-        made.batches(rank=rank, world_size=world_size, micro_batch=12 // world_size)
-        for rank in range(world_size)
-    ]
+    ranks = [made.batches(rank=rank, world_size=world_size, micro_batch=12 // world_size) for rank in range(world_size)]
     for _ in range(steps):
         assert [row for rank in ranks for row in rows(rank, 1)] == rows(alone, 1)
 
@@ -108,10 +105,7 @@ def test_resume_is_exact_on_any_number_of_ranks(folder: Path, workers: int) -> N
     expected = rows(whole, 6)
     assert rows(made.batches(rank=0, world_size=1, micro_batch=4, state=state), 6) == expected
     assert rows(made.batches(rank=0, world_size=1, micro_batch=4, start_sequences=20), 6) == expected
-    two = [
-        made.batches(rank=rank, world_size=2, micro_batch=2, start_sequences=20, state=state)
-        for rank in range(2)
-    ]
+    two = [made.batches(rank=rank, world_size=2, micro_batch=2, start_sequences=20, state=state) for rank in range(2)]
     assert [row for _ in range(6) for rank in two for row in rows(rank, 1)] == expected
 
 

@@ -69,9 +69,7 @@ def folders_are_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def corpus(folder: Path, *, seed: int = 0, **settings: Any) -> Corpus:
     defaults = {"tokenizer": "bpe:257", "block_length": LENGTH, "shuffle_buffer": 5, "heldout_fraction": 0.2}
-    config = DataConfig(
-        source=(str(folder / "shards"),), cache_dir=str(folder / "cache"), **(defaults | settings)
-    )
+    config = DataConfig(source=(str(folder / "shards"),), cache_dir=str(folder / "cache"), **(defaults | settings))
     return prepare(config, load_tokenizer(config, progress=False), seed=seed, progress=False)
 
 
@@ -99,9 +97,7 @@ def stream_of(batches: Batches, blocks: int, *, workers: int, worker: int, end: 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 @pytest.mark.parametrize("workers", [0, 1, 2])
-def test_every_document_once_an_epoch_over_ranks_and_workers(
-    folder: Path, world_size: int, workers: int
-) -> None:
+def test_every_document_once_an_epoch_over_ranks_and_workers(folder: Path, world_size: int, workers: int) -> None:
     write_shards(folder / "shards", next((folder / "shards").iterdir()).suffix[1:], "test")
     made = corpus(folder, workers=workers, shuffle_buffer=1, heldout_split="test")
     processes = max(workers, 1)
@@ -133,9 +129,7 @@ def test_heldout_documents_are_not_trained_on(folder: Path) -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize(("rank", "world_size"), [(0, 1), (1, 2), (2, 3)])
 @pytest.mark.parametrize("steps", [0, 4, 60])
-def test_resume_is_exact_in_mid_window(
-    folder: Path, workers: int, rank: int, world_size: int, steps: int
-) -> None:
+def test_resume_is_exact_in_mid_window(folder: Path, workers: int, rank: int, world_size: int, steps: int) -> None:
     made = corpus(folder, workers=workers, isolate_documents=True)
     whole = made.batches(rank=rank, world_size=world_size, micro_batch=3)
     take(whole, steps)  # windows are 5 blocks and batches 3, so most of these stop in the middle of a window
@@ -181,9 +175,7 @@ def test_another_layout_is_refused(folder: Path) -> None:
         ),
         (
             "--data.shuffle-buffer",
-            lambda: corpus(folder, shuffle_buffer=6).batches(
-                rank=0, world_size=2, micro_batch=3, state=state
-            ),
+            lambda: corpus(folder, shuffle_buffer=6).batches(rank=0, world_size=2, micro_batch=3, state=state),
         ),
     ):
         with pytest.raises(DataError, match=f"{flag} was"):
@@ -245,9 +237,7 @@ def test_bad_records_and_fields(tmp_path: Path) -> None:
     made = corpus(tmp_path)
     assert made.summary()["skipped"] == {"not a string": 1, "empty": 1}
     assert take(made.batches(rank=0, world_size=1, micro_batch=2), 100)
-    with pytest.raises(
-        DataError, match=r"no field 'txt' \(--data\.field\).*'text', 'id'; did you mean 'text'"
-    ):
+    with pytest.raises(DataError, match=r"no field 'txt' \(--data\.field\).*'text', 'id'; did you mean 'text'"):
         corpus(tmp_path, field="txt")
 
 
@@ -259,9 +249,7 @@ def test_a_name_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(datasets, "load_dataset_builder", offline)
     of_bytes = PreTrainedTokenizerFast(tokenizer_object=BYTES, eos_token=tokenizer.END_TOKEN)
-    with pytest.raises(
-        DataError, match=r"--data\.source allenai/c4: .*Couldn't reach.*--data\.source builtin"
-    ):
+    with pytest.raises(DataError, match=r"--data\.source allenai/c4: .*Couldn't reach.*--data\.source builtin"):
         prepare(DataConfig(source=("allenai/c4",)), of_bytes, seed=0, progress=False)
 
 
