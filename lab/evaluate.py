@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 import normalization
 from lab.data import Corpus
+from lab.data.packing import IGNORED
 from lab.distributed import all_sum
-from lab.loss import IGNORED, count_targets, token_loss_sum
+from lab.loss import count_targets, token_loss_sum
 
 VARIANCE_BLOCKS = 16
 """Held-out blocks over which the layers' variances are measured, by every rank alike."""

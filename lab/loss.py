@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-IGNORED = -100
-"""A target that is not predicted."""
+from lab.data.packing import IGNORED
 
 
 def token_loss_sum(logits: Tensor, targets: Tensor) -> Tensor:

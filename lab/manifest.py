@@ -8,11 +8,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import xxhash
+from lab.hashing import file_hash
 
 NAME = "manifest.json"
 FORMAT = 1
-_CHUNK_BYTES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -86,15 +85,6 @@ def verify(folder: Path) -> Manifest:
         if file_hash(path) != expected["xxh3_128"]:
             raise ValueError(f"{folder} is damaged: the content of {name} has changed")
     return manifest
-
-
-def file_hash(path: Path) -> str:
-    """xxh3-128 of a file's content."""
-    digest = xxhash.xxh3_128()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _sync(path: Path) -> None:

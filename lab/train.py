@@ -20,11 +20,13 @@ from lab import checkpoint, manifest, metrics, nonfinite, rundir
 from lab.config import RunConfig
 from lab.console import Console, duration
 from lab.data import Corpus
+from lab.data.packing import IGNORED
 from lab.distributed import all_sum
 from lab.errors import RunError
 from lab.evaluate import evaluate
 from lab.flops import flops_per_token, peak_flops
-from lab.loss import IGNORED, count_targets, token_loss_sum
+from lab.hashing import file_hash
+from lab.loss import count_targets, token_loss_sum
 from lab.manifest import Manifest
 from lab.monitors import Groups, build
 from lab.optim import build_optimizer, learning_rate
@@ -327,7 +329,7 @@ class Trainer:
         return Manifest(
             step=self.progress.step,
             tokens=self.progress.tokens,
-            config_digest=manifest.file_hash(self.run_dir / rundir.CONFIG),
+            config_digest=file_hash(self.run_dir / rundir.CONFIG),
             world_size=self.accelerator.num_processes,
             distributed=self.accelerator.distributed_type.value,
             eval_loss=self.eval_loss[1] if measured and self.eval_loss else None,

@@ -16,6 +16,7 @@ import xxhash
 from filelock import FileLock
 
 from lab.data.errors import DataError
+from lab.hashing import file_hash
 
 logger = logging.getLogger(__name__)
 
@@ -25,15 +26,6 @@ META = "meta.json"
 def content_key(**parts: Any) -> str:
     """A 128-bit key, in hexadecimal, of JSON-serialisable parts."""
     return xxhash.xxh3_128_hexdigest(json.dumps(parts, sort_keys=True).encode())
-
-
-def file_digest(path: Path) -> str:
-    """128-bit xxh3 of a file's contents, in hexadecimal; reads it once, a mebibyte at a time."""
-    digest = xxhash.xxh3_128()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def build_once(directory: Path, build: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
@@ -84,7 +76,7 @@ def _build(directory: Path, build: Callable[[Path], dict[str, Any]]) -> dict[str
     try:
         content = build(beside)
         files = {
-            path.name: {"bytes": path.stat().st_size, "xxh3": file_digest(path)} for path in sorted(beside.iterdir())
+            path.name: {"bytes": path.stat().st_size, "xxh3": file_hash(path)} for path in sorted(beside.iterdir())
         }
         (beside / META).write_text(json.dumps({"files": files, "content": content}, indent=1))
         if directory.exists():
@@ -107,7 +99,7 @@ def _read(directory: Path) -> dict[str, Any] | None:
         meta = json.loads((directory / META).read_text())
         for name, expected in meta["files"].items():
             path = directory / name
-            if path.stat().st_size != expected["bytes"] or file_digest(path) != expected["xxh3"]:
+            if path.stat().st_size != expected["bytes"] or file_hash(path) != expected["xxh3"]:
                 raise ValueError(f"{name} is not what was written")
         content = meta["content"]
     except (FileNotFoundError, NotADirectoryError) as error:

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from lab.data.cache import content_key, file_digest
+from lab.data.cache import content_key
 from lab.data.config import DataConfig, TextUnit
 from lab.data.corpus import builtin_files
 from lab.data.documents import Document, Skipped, as_document, no_documents
 from lab.data.errors import DataError, did_you_mean
 from lab.data.progress import bar
 from lab.data.readers import KNOWN, UNREADABLE, file_format, read_values
+from lab.hashing import file_hash
 
 BUILTIN = "builtin"
 
@@ -67,8 +68,8 @@ class LocalSource:
 
 @lru_cache(maxsize=65536)
 def _digest(path: Path, size: int, mtime_ns: int) -> str:
-    """`file_digest`, once a process for a file that does not change (tokenizer and tokens both ask)."""
-    return file_digest(path)
+    """`file_hash`, once a process for a file that does not change (tokenizer and tokens both ask)."""
+    return file_hash(path)
 
 
 def is_local(entry: str) -> bool:
