@@ -15,7 +15,7 @@ from lab.data.config import DataConfig
 from lab.errors import ConfigError
 from lab.presets import check_preset
 from normalization import schemes
-from normalization.spec import NormalizationSpec
+from normalization.specification import NormalizationSpec
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Tracker = Literal["tensorboard", "wandb", "trackio"]

@@ -22,9 +22,9 @@ from normalization.api import (
     plans,
     spec,
 )
-from normalization.initialize import initialize
+from normalization.initialization import initialize
 from normalization.plan import LayerPlan
-from normalization.spec import NormalizationSpec
+from normalization.specification import NormalizationSpec
 
 _auto.register()
 

@@ -13,7 +13,7 @@ from normalization import auto, families, schemes
 from normalization.families import FAMILIES, Family
 from normalization.layers import PatchedLayer
 from normalization.plan import LayerPlan
-from normalization.spec import NormalizationSpec
+from normalization.specification import NormalizationSpec
 
 
 def apply(model: PreTrainedModel, scheme: str, *, final_norm: bool = True, **options: Any) -> PreTrainedModel:

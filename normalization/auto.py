@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 
 from normalization.families import FAMILIES, Family
 from normalization.layers import patch
-from normalization.spec import NormalizationSpec
+from normalization.specification import NormalizationSpec
 
 PREFIX = "depthlab_"
 

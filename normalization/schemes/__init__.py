@@ -31,7 +31,7 @@ class Scheme:
     plan: Callable[..., LayerPlan]
     source: str
     initialization: str
-    """The initialisation that its paper uses: a name in `normalization.initialize`."""
+    """The initialisation that its paper uses: a name in `normalization.initialization`."""
     either: tuple[str, ...] = ()
     """Options that stand in place of one another: the default of one holds while none of them is given."""
     discouraged: Mapping[str, str] = field(default_factory=dict)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import normalization
-from normalization.initialize import NAMES
+from normalization.initialization import NAMES
 from tests.normalization import oracle, tiny
 
 DEPTH = 4

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from normalization import LayerPlan, NormalizationSpec, schemes
-from normalization.initialize import NAMES
+from normalization.initialization import NAMES
 from tests.normalization import oracle, tiny
 
 PRE, POST = LayerPlan(norm_in=True), LayerPlan(norm_post=True)
