@@ -90,6 +90,10 @@ def _scheme_options() -> dict[str, tuple[Any, str]]:
 
 
 def _scheme_field(kind: Any, text: str, default: Any) -> tuple[Any, Any]:
+    # An option of several types is a text on the command line; YAML and Python may give any of them.
+    if kind is Any:
+        text_only = tyro.conf.arg(help=text, constructor=str, help_behavior_hint=f"(default: {default})")
+        return Annotated[kind, text_only], field(default=default)
     return Annotated[kind, tyro.conf.arg(help=text)], field(default=default)
 
 
@@ -113,7 +117,7 @@ NormalizationConfig: Any = dataclasses.make_dataclass(
             ),
         ),
         *(
-            (name, *_scheme_field(kind | None, text[0].upper() + text[1:] + ".", None))
+            (name, *_scheme_field(kind if kind is Any else kind | None, text[0].upper() + text[1:] + ".", None))
             for name, (kind, text) in _scheme_options().items()
         ),
     ],

@@ -22,6 +22,7 @@ from normalization.api import (
     plans,
     spec,
 )
+from normalization.folding import fold, from_pre_ln
 from normalization.initialization import initialize
 from normalization.plan import LayerPlan
 from normalization.specification import NormalizationSpec
@@ -35,7 +36,9 @@ __all__ = [
     "config",
     "decoder_layers",
     "describe",
+    "fold",
     "from_config",
+    "from_pre_ln",
     "from_pretrained",
     "initialize",
     "plans",

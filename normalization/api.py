@@ -42,7 +42,7 @@ def apply(model: PreTrainedModel, scheme: str, *, final_norm: bool = True, **opt
     for module in model.modules():
         if getattr(module, "config", None) is shared:
             module.config = config
-    if not spec.is_stock:
+    if spec.scheme != family.stock_scheme:
         model.__class__ = auto.model_class(family)
     return model
 
@@ -106,14 +106,20 @@ def from_pretrained(
 def spec(model: nn.Module) -> NormalizationSpec:
     """The normalization that a causal LM carries; plain `pre` for a stock model of a known family."""
     stored = getattr(model.config, "normalization", None)
-    return NormalizationSpec.make("pre") if stored is None else NormalizationSpec.from_dict(stored)
+    if stored is None:
+        return NormalizationSpec.make(family_of(model).stock_scheme)
+    return NormalizationSpec.from_dict(stored)
 
 
 def plans(model: nn.Module) -> list[LayerPlan]:
-    """The plan that each decoder layer really follows, first to last; a stock layer follows Pre-LN."""
-    stock_plan = LayerPlan(norm_in=True)
-    layers = _family(model).decoder_layers(model)
-    return [layer.normalization_plan if isinstance(layer, PatchedLayer) else stock_plan for layer in layers]
+    """The plan that each decoder layer really follows, first to last; a stock layer follows the scheme that its
+    family ships with."""
+    layers = decoder_layers(model)
+    stock_plans = spec(model).plans(len(layers))
+    return [
+        layer.normalization_plan if isinstance(layer, PatchedLayer) else stock_plan
+        for layer, stock_plan in zip(layers, stock_plans, strict=True)
+    ]
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
@@ -122,7 +128,7 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
     Raises:
         ValueError: a model of an unknown family.
     """
-    return _family(model).decoder_layers(model)
+    return family_of(model).decoder_layers(model)
 
 
 def describe(model: nn.Module, *, file: TextIO | None = None) -> None:
@@ -148,7 +154,12 @@ def describe(model: nn.Module, *, file: TextIO | None = None) -> None:
     print(f"  final norm: {final}", file=out)
 
 
-def _family(model: nn.Module) -> Family:
+def family_of(model: nn.Module) -> Family:
+    """The family of a causal LM, stock or with a scheme.
+
+    Raises:
+        ValueError: not in the table.
+    """
     config: Any = model.config
     return FAMILIES.get(config.model_type.removeprefix(auto.PREFIX)) or families.of_config(config)
 

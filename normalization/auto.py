@@ -11,6 +11,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from normalization.families import FAMILIES, Family
+from normalization.guard import GuardedConfig
 from normalization.layers import patch
 from normalization.specification import NormalizationSpec
 
@@ -29,13 +30,14 @@ def config_class(family: Family) -> type[PretrainedConfig]:
 
     return type(
         f"Depthlab{stock.__name__}",
-        (stock,),
+        (GuardedConfig, stock),
         {
             "__module__": __name__,
             "__doc__": f"`{stock.__name__}` and the normalization scheme of its layers.",
             "__annotations__": {"normalization": dict[str, Any] | None},
             "__post_init__": post_init,
             "model_type": PREFIX + family.model_type,
+            "needed": "the Python package depthlab (pip install depthlab, then `import normalization` before loading)",
             "normalization": None,
         },
     )
@@ -72,7 +74,7 @@ def place(model: nn.Module, family: Family, spec: NormalizationSpec) -> None:
     config: Any = model.config
     layers = family.decoder_layers(model)
     for layer, plan in zip(layers, spec.plans(len(layers)), strict=True):
-        patch(layer, plan, family, width=config.hidden_size, eps=getattr(config, family.norm_eps))
+        patch(layer, plan, family, config)
     if not spec.final_norm:
         model.set_submodule(family.final_norm, nn.Identity())
 
@@ -85,10 +87,20 @@ def with_normalization(stock: PretrainedConfig, family: Family, spec: Normalizat
     """
     spec.plans(stock.num_hidden_layers)
     config = copy.deepcopy(stock)
-    if not spec.is_stock:
+    if spec.scheme != family.stock_scheme:
         config.__class__ = config_class(family)
         config.normalization = spec.to_dict()
     return config
+
+
+def stock_config(config: PretrainedConfig, family: Family) -> PretrainedConfig:
+    """A copy of a config without its scheme: the family's stock config with the same architecture."""
+    stock = copy.deepcopy(config)
+    if isinstance(stock, config_class(family)):
+        del stock.normalization
+        stock.__class__ = family.stock.config_class
+    stock.architectures = None
+    return stock
 
 
 def register() -> None:

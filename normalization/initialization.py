@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from difflib import get_close_matches
-from typing import Any
+from typing import get_args
 
-from torch import Tensor, nn
+from torch import nn
 
 from normalization import schemes
-from normalization.api import _family, spec
-from normalization.families import Role
+from normalization.api import family_of, spec
+from normalization.families import Family
+from normalization.weights import Part, Role
 
-Distribution = Callable[[Tensor], Any]
+Distribution = Callable[[int, int], float]
+"""Standard deviation of a zero-mean normal distribution from a linear map's (fan_in, fan_out)."""
 
 
 def gaussian(std: float) -> Distribution:
     """N(0, std^2)."""
-    return lambda tensor: nn.init.normal_(tensor, mean=0.0, std=std)
+    return lambda fan_in, fan_out: std
 
 
 def xavier(gain: float) -> Distribution:
     """N(0, gain^2 * 2 / (fan_in + fan_out))."""
-    return lambda tensor: nn.init.xavier_normal_(tensor, gain=gain)
+    return lambda fan_in, fan_out: gain * math.sqrt(2 / (fan_in + fan_out))
 
 
 def _table(depth: int, std: float) -> dict[str, dict[Role, Distribution]]:
@@ -36,7 +38,7 @@ def _table(depth: int, std: float) -> dict[str, dict[Role, Distribution]]:
     | value, mlp input           | N(0, s^2) | N(0, s^2)          | xavier(beta)              |
     | attention and mlp output   | N(0, s^2) | N(0, s^2 / (2L))   | xavier(beta)              |
     | embeddings (all three)     | N(0, embedding_std^2)                                      |
-    | untied head (all three)    | N(0, s^2)                                                  |
+    | untied head, router (all)  | N(0, s^2)                                                  |
     | norms, biases (all three)  | weight 1, bias 0                                           |
 
     `scaled` is GPT-2's (Radford et al. 2019). `deepnorm` has beta = (8L)^(-1/4) (arXiv:2203.00555, decoder).
@@ -46,11 +48,11 @@ def _table(depth: int, std: float) -> dict[str, dict[Role, Distribution]]:
     return {
         "normal": dict.fromkeys(_ROLES, normal),
         "scaled": dict.fromkeys(_ROLES, normal) | {"attention_output": shrunk, "mlp_output": shrunk},
-        "deepnorm": dict.fromkeys(_ROLES, beta) | {"query": unit, "key": unit},
+        "deepnorm": dict.fromkeys(_ROLES, beta) | {"query": unit, "key": unit, "router": normal},
     }
 
 
-_ROLES: tuple[Role, ...] = ("query", "key", "value", "attention_output", "mlp_input", "mlp_output")
+_ROLES: tuple[Role, ...] = get_args(Role)
 NAMES: tuple[str, ...] = tuple(_table(1, 1.0))
 
 
@@ -84,7 +86,8 @@ def initialize(
 
     depth: int = model.config.num_hidden_layers  # type: ignore[assignment, union-attr]
     by_role = _table(depth, std)[initialization]
-    matrices = {id(matrix): roles for matrix, roles in _matrices(model)}
+    family = family_of(model)
+    matrices = dict(_matrices(model, family))
     head = model.get_output_embeddings()  # type: ignore[operator]
     drawn: set[int] = set()
     for module in model.modules():
@@ -98,17 +101,16 @@ def initialize(
                     "(`to_empty`), or gather what ZeRO-3 has partitioned"
                 )
             if id(parameter) in matrices:
-                roles = matrices[id(parameter)]
-                for role, part in zip(roles, _fused_parts(module, parameter, len(roles)), strict=True):
-                    by_role[role](part)
+                for part in matrices[id(parameter)]:
+                    nn.init.normal_(part.view, std=by_role[part.role](part.fan_in, part.fan_out))
             elif isinstance(module, nn.Embedding):
-                gaussian(embedding_std)(parameter)
+                nn.init.normal_(parameter, std=embedding_std)
             elif name == "bias":
                 nn.init.zeros_(parameter)
             elif module is head:
-                gaussian(std)(parameter)
+                nn.init.normal_(parameter, std=std)
             elif parameter.ndim == 1:
-                nn.init.ones_(parameter)
+                nn.init.constant_(parameter, family.unit_weight)
             else:
                 raise ValueError(
                     f"{type(module).__name__}.{name} of shape {tuple(parameter.shape)} has no distribution; "
@@ -117,14 +119,9 @@ def initialize(
     return model
 
 
-def _matrices(model: nn.Module) -> Iterator[tuple[Tensor, tuple[Role, ...]]]:
-    family = _family(model)
-    weights: Mapping[str, tuple[Role, ...]] = family.weights
+def _matrices(model: nn.Module, family: Family) -> Iterator[tuple[int, list[Part]]]:
     for layer in family.decoder_layers(model):
-        for path, roles in weights.items():
-            yield layer.get_submodule(path).weight, roles  # type: ignore[misc]
-
-
-def _fused_parts(module: nn.Module, weight: Tensor, parts: int) -> tuple[Tensor, ...]:
-    # nn.Linear keeps (out, in), GPT-2's Conv1D (in, out); fused projections lie side by side along `out`.
-    return weight.detach().chunk(parts, dim=0 if isinstance(module, nn.Linear) else 1)
+        weights = dict(layer.named_parameters())
+        for path, layout in family.weights.items():
+            if path in weights:
+                yield id(weights[path]), layout(weights[path].detach(), model.config)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor, nn
+from transformers import PretrainedConfig
 
 from normalization.families import FAMILIES, Family
 from normalization.plan import LayerPlan, Slot
@@ -47,12 +48,18 @@ class PatchedLayer(nn.Module):
         kwargs.update(zip(family.positional, args, strict=False))
 
         def attention(y: Tensor) -> Tensor:
-            return getattr(self, family.attention)(y, **kwargs)[0]
+            return self._dropped(getattr(self, family.attention)(y, **kwargs)[0], family.attention_dropout)
+
+        def mlp(y: Tensor) -> Tensor:
+            return self._dropped(getattr(self, family.mlp)(y), family.mlp_dropout)
 
         x = hidden_states
         x = residual(plan, x, attention, self._norms(family.attention_norm))
-        x = residual(plan, x, getattr(self, family.mlp), self._norms(family.mlp_norm))
+        x = residual(plan, x, mlp, self._norms(family.mlp_norm))
         return x
+
+    def _dropped(self, y: Tensor, dropout: str | None) -> Tensor:
+        return y if dropout is None else getattr(self, dropout)(y)
 
     def _norms(self, own: str) -> dict[Slot, Map]:
         return {slot: getattr(self, name) for slot, name in self.normalization_norms[own].items()}
@@ -73,17 +80,15 @@ def patched_class(stock: type[nn.Module]) -> type[nn.Module]:
     return type(stock.__name__, (stock, PatchedLayer), body)
 
 
-def patch(layer: nn.Module, plan: LayerPlan, family: Family, *, width: int, eps: float) -> None:
+def patch(layer: nn.Module, plan: LayerPlan, family: Family, config: PretrainedConfig) -> None:
     """Make a stock decoder layer follow `plan`, in place; new norms start at one, else like its own."""
     norms: dict[str, dict[Slot, str]] = {}
     for own in (family.attention_norm, family.mlp_norm):
         first, *further = plan.slots
         # The layer's own norm fills the first slot, so that stock weights load under their names.
         norms[own] = {first: own} | {slot: f"{own}_{slot}" for slot in further}
-        norm = layer.get_submodule(own)
-        weight = cast(Tensor, norm.weight)
         for slot in further:
-            layer.add_module(norms[own][slot], type(norm)(width, eps=eps).to(weight.device, weight.dtype))
+            layer.add_module(norms[own][slot], family.new_norm(layer.get_submodule(own), config))
     layer.normalization_plan = plan  # type: ignore[assignment]
     layer.normalization_family = family  # type: ignore[assignment]
     layer.normalization_norms = norms  # type: ignore[assignment]

@@ -34,6 +34,6 @@ class LayerPlan:
         inner = "N(x)" if self.norm_in else "x"
         if self.input_scale != 1.0:
             inner = f"{self.input_scale:.4g}·{inner}"
-        branch = f"N_out(F({inner}))" if self.norm_out else f"F({inner})"
+        branch = f"{'N_out' if self.norm_in else 'N'}(F({inner}))" if self.norm_out else f"F({inner})"
         stream = "x" if self.residual_scale == 1.0 else f"{self.residual_scale:.4g}·x"
         return f"N({stream} + {branch})" if self.norm_post else f"{stream} + {branch}"

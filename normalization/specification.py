@@ -61,8 +61,3 @@ class NormalizationSpec:
                 "layer does not end in one; it is for schemes whose last layer does (post, deepnorm)"
             )
         return plans
-
-    @property
-    def is_stock(self) -> bool:
-        """Whether a stock checkpoint already says all of it."""
-        return self.scheme == "pre"

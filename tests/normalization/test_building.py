@@ -10,11 +10,17 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, OPTConfig, OPTForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, OPTConfig, OPTForCausalLM
 
 import normalization
+from normalization import describe, families
 from normalization.layers import PatchedLayer
 from tests.normalization import oracle, tiny
+
+
+def one(family: str, name: str, like: torch.Tensor) -> torch.Tensor:
+    """What a norm's parameter of that name is at the start."""
+    return torch.full_like(like, oracle.NETWORKS[family].unit if name.endswith("weight") else 0.0)
 
 
 @tiny.each_family
@@ -30,21 +36,24 @@ def test_apply_keeps_every_weight_and_new_norms_are_ones(family: str, scheme: st
     own = (oracle.NETWORKS[family].attention_norm, oracle.NETWORKS[family].mlp_norm)
     for name in after.keys() - before.keys():
         assert any(norm in name for norm in own)
-        assert torch.equal(after[name], torch.full_like(after[name], float(name.endswith("weight")))), name
+        assert torch.equal(after[name], one(family, name, after[name])), name
     assert dict(model.named_buffers()).keys() == dict(tiny.stock(family).named_buffers()).keys()
-    assert (len(after) > len(before)) == (scheme == "peri")
+    assert (len(after) > len(before)) == (scheme in oracle.NEW_NORMS and family != "olmo")  # its norms have no weights
+    new = {type(module) for layer in tiny.layers(model) for name, module in layer.named_children() if "_out" in name}
+    assert new == ({type(tiny.layers(model)[0].get_submodule(own[0]))} if scheme in oracle.NEW_NORMS else set())
 
 
 @tiny.each_family
 @tiny.each_scheme
 def test_new_norms_are_like_the_layers_own(family: str, scheme: str) -> None:
-    eps = {"rms_norm_eps": 1e-3, "layer_norm_epsilon": 1e-3}
-    model = normalization.apply(tiny.stock(family, **eps).bfloat16(), scheme)
+    eps = {"rms_norm_eps": 1e-3, "layer_norm_epsilon": 1e-3, "layer_norm_eps": 1e-3}
+    model = normalization.apply(tiny.stock(family, **eps).bfloat16(), scheme, **oracle.NEEDED.get(scheme, {}))
     for layer in tiny.layers(model):
         own = getattr(layer, oracle.NETWORKS[family].attention_norm)
         for child in layer.children():
             if type(child) is type(own):
-                assert "0.001" in child.extra_repr() and child.weight.dtype == torch.bfloat16
+                assert child.extra_repr() == own.extra_repr() and ("0.001" in child.extra_repr() or family == "olmo")
+                assert all(p.dtype == torch.bfloat16 for p in child.parameters())
 
 
 @tiny.each_family
@@ -54,7 +63,7 @@ def test_a_model_sharing_the_config_is_untouched(family: str, scheme: str) -> No
     config = model.config
     other = tiny.randomize(type(model)(config))
     expected, described = tiny.logits(other), config.to_dict()
-    normalization.apply(model, scheme)
+    normalization.apply(model, scheme, **oracle.NEEDED.get(scheme, {}))
     assert other.config is config and config.to_dict() == described and type(config) is type(tiny.config(family))
     assert torch.equal(tiny.logits(other), expected)
     assert not isinstance(tiny.layers(other)[0], PatchedLayer)
@@ -76,9 +85,11 @@ def test_layers_keep_their_class_name(family: str, scheme: str) -> None:
 @tiny.each_scheme
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_from_config_builds_what_apply_places(family: str, scheme: str, attention: str) -> None:
-    built = normalization.from_config(tiny.config(family), scheme, attn_implementation=attention)
+    needed = oracle.NEEDED.get(scheme, {})
+    built = normalization.from_config(tiny.config(family), scheme, attn_implementation=attention, **needed)
     assert built.config._attn_implementation == attention
     applied = tiny.patched(family, scheme, attention=attention)
+    applied.set_experts_implementation(built.config._experts_implementation)
     assert applied.config._attn_implementation == attention
     assert built.state_dict().keys() == applied.state_dict().keys()
     assert torch.equal(tiny.logits(tiny.randomize(built)), tiny.logits(applied))
@@ -91,10 +102,10 @@ def test_from_config_starts_new_norms_at_one_and_draws_the_stock_weights(family:
     torch.manual_seed(3)
     stock = AutoModelForCausalLM.from_config(tiny.config(family))
     torch.manual_seed(3)
-    built = normalization.from_config(tiny.config(family), scheme)
+    built = normalization.from_config(tiny.config(family), scheme, **oracle.NEEDED.get(scheme, {}))
     weights = built.state_dict()
     assert all(torch.equal(weights.pop(name), value) for name, value in stock.state_dict().items())
-    assert all(torch.equal(v, torch.full_like(v, float(name.endswith("weight")))) for name, v in weights.items())
+    assert all(torch.equal(value, one(family, name, value)) for name, value in weights.items())
 
 
 @tiny.each_family
@@ -103,7 +114,7 @@ def test_materialised_from_the_meta_device(family: str, scheme: str) -> None:
     """Constants in buffers would be garbage here: that is how a known library ships LNS broken."""
     expected = tiny.patched(family, scheme)
     with torch.device("meta"):
-        model = normalization.from_config(tiny.config(family), scheme)
+        model = normalization.from_config(tiny.config(family), scheme, **oracle.NEEDED.get(scheme, {}))
     assert all(p.is_meta for p in model.parameters())
     model = model.to_empty(device="cpu").eval()
     stock_buffers = dict(tiny.stock(family).named_buffers())
@@ -169,6 +180,35 @@ def test_an_unknown_family_is_refused_with_the_way_to_add_it() -> None:
             call()
 
 
+@pytest.mark.parametrize("family", families.REFUSED)
+def test_a_refused_family_says_why(family: str) -> None:
+    config = AutoConfig.for_model(family)  # a typing error in the table's names would stop here
+    for call in (lambda: normalization.config(config, "lns"), lambda: families.of_config(config)):
+        with pytest.raises(ValueError, match=r"constant of its own|side by side|two norms around") as error:
+            call()
+        assert repr(family) in str(error.value) and "Families: llama, mistral" in str(error.value)
+    assert family not in families.FAMILIES
+
+
+def test_a_refused_model_says_why() -> None:
+    sizes = {"vocab_size": 11, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "pad_token_id": None}
+    heads = {"num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 8}
+    for family, reason in (("granite", "constant of its own"), ("cohere", "side by side"), ("gemma2", "two norms")):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **sizes, **heads))
+        for call in (lambda model=model: normalization.apply(model, "lns"), lambda model=model: describe(model)):
+            with pytest.raises(ValueError, match=reason):
+                call()
+
+
+def test_gpt_neox_with_a_parallel_residual_is_refused() -> None:
+    model = tiny.stock("gpt_neox", use_parallel_residual=True)
+    with pytest.raises(ValueError, match=r"side by side.*use_parallel_residual=False"):
+        normalization.apply(model, "lns")
+    with pytest.raises(ValueError, match=r"side by side.*use_parallel_residual=False"):
+        normalization.config(model.config, "pre")
+    assert AutoConfig.for_model("gpt_neox").use_parallel_residual  # as Pythia ships
+
+
 def test_gpt2_with_cross_attention_is_refused() -> None:
     config = GPT2Config(vocab_size=11, n_embd=8, n_layer=1, n_head=1, add_cross_attention=True)
     with pytest.raises(ValueError, match="cross-attention"):
@@ -213,7 +253,8 @@ def test_describe(family: str) -> None:
     assert "x + N_out(F(N(x)))" in text(tiny.patched(family, "peri"))
     assert "normalised twice" in text(tiny.patched(family, "post"))
     assert "final norm: dropped" in text(tiny.patched(family, "post", final_norm=False))
-    assert text(tiny.stock(family)) == text(tiny.patched(family, "pre"))
+    assert "layer 1  x <- x + N(F(x))" in text(tiny.patched(family, "out"))
+    assert text(tiny.stock(family)) == text(tiny.patched(family, tiny.stock_scheme(family)))
     assert "N(x + F(x))" in repr(tiny.patched(family, "post"))
 
 

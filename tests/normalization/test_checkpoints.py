@@ -14,7 +14,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 import normalization
-from tests.normalization import tiny
+from tests.normalization import oracle, tiny
 
 
 def saved(model: Any, path: Path, **settings: Any) -> Path:
@@ -42,7 +42,7 @@ def test_reloads_bit_for_bit(tmp_path: Path, family: str, scheme: str, options: 
     assert normalization.spec(again) == normalization.spec(model)
 
     stored = config_json(tmp_path)
-    if scheme == "pre":
+    if scheme == tiny.stock_scheme(family):
         assert stored["model_type"] == family and "normalization" not in stored
     else:
         assert stored["model_type"] == f"depthlab_{family}"
@@ -107,7 +107,7 @@ def test_reloads_without_the_final_norm(tmp_path: Path, family: str, scheme: str
 def test_same_parameter_names_reload_as_what_they_are(tmp_path: Path, family: str) -> None:
     """PRIOR_ART 2.1, item 2: `strict=True` cannot tell these checkpoints apart, so the config must."""
     outputs = {}
-    for scheme in ("pre", "post", "lns", "deepnorm", "mix"):
+    for scheme in ("pre", "post", "lns", "deepnorm", "mix", "out"):
         model = tiny.patched(family, scheme)
         assert model.state_dict().keys() == tiny.stock(family).state_dict().keys()
         again = AutoModelForCausalLM.from_pretrained(saved(model, tmp_path / scheme))
@@ -119,8 +119,10 @@ def test_same_parameter_names_reload_as_what_they_are(tmp_path: Path, family: st
 
 
 @tiny.each_family
-def test_a_pre_checkpoint_is_a_stock_checkpoint(tmp_path: Path, family: str) -> None:
-    again = AutoModelForCausalLM.from_pretrained(saved(tiny.patched(family, "pre"), tmp_path))
+def test_a_checkpoint_of_the_stock_scheme_is_a_stock_checkpoint(tmp_path: Path, family: str) -> None:
+    model = tiny.patched(family, tiny.stock_scheme(family))
+    again = AutoModelForCausalLM.from_pretrained(saved(model, tmp_path))
+    assert torch.equal(tiny.logits(again), tiny.logits(model))
     assert type(again) is type(tiny.stock(family))
     assert not isinstance(tiny.layers(again)[0], normalization.layers.PatchedLayer)
 
@@ -128,12 +130,13 @@ def test_a_pre_checkpoint_is_a_stock_checkpoint(tmp_path: Path, family: str) -> 
 def test_fails_where_normalization_is_not_imported(tmp_path: Path) -> None:
     """In a process of its own: every scheme's checkpoint is refused, never loaded as a stock model. A pickled
     model, which names our module, works there without any import."""
-    for family in tiny.FAMILIES:
-        for scheme in tiny.SCHEMES:
-            model = tiny.patched(family, scheme, num_hidden_layers=2)
-            saved(model, tmp_path / f"{family}-{scheme}")
-            (tmp_path / f"{family}-{scheme}" / "model.pickle").write_bytes(pickle.dumps(model))
-            torch.save(tiny.logits(model), tmp_path / f"{family}-{scheme}" / "logits.pt")
+    pairs = {("llama", scheme) for scheme in tiny.SCHEMES}
+    pairs |= {(family, scheme) for family in tiny.FAMILIES for scheme in ("pre", "out")}
+    for family, scheme in pairs:
+        model = tiny.patched(family, scheme, num_hidden_layers=2)
+        saved(model, tmp_path / f"{family}-{scheme}")
+        (tmp_path / f"{family}-{scheme}" / "model.pickle").write_bytes(pickle.dumps(model))
+        torch.save(tiny.logits(model), tmp_path / f"{family}-{scheme}" / "logits.pt")
     script = """
 import json, pickle, sys, torch
 from pathlib import Path
@@ -162,10 +165,11 @@ print(json.dumps(result))
     )
     assert run.returncode == 0, run.stderr
     for name, outcome in json.loads(run.stdout.splitlines()[-1]).items():
-        if name.endswith("-pre"):
+        family, scheme = name.split("-")
+        if scheme == tiny.stock_scheme(family):
             assert outcome == "loaded", name
         else:
-            assert f"depthlab_{name.split('-')[0]}" in outcome, (name, outcome)
+            assert f"depthlab_{family}" in outcome, (name, outcome)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +210,7 @@ def test_a_config_without_the_field_is_refused(tmp_path: Path, family: str) -> N
 @tiny.each_family
 @tiny.each_scheme
 def test_a_config_alone_round_trips(tmp_path: Path, family: str, scheme: str) -> None:
-    config = normalization.config(tiny.config(family), scheme)
+    config = normalization.config(tiny.config(family), scheme, **oracle.NEEDED.get(scheme, {}))
     config.save_pretrained(tmp_path)
     again = AutoConfig.from_pretrained(tmp_path)
     assert type(again) is type(config)
@@ -231,11 +235,13 @@ def test_the_tokenizer_beside_it_loads(tmp_path: Path, family: str) -> None:
 def test_a_stock_checkpoint_loads_into_a_scheme(tmp_path: Path, family: str, scheme: str) -> None:
     stock = tiny.stock(family)
     saved(stock, tmp_path)
-    model = normalization.from_pretrained(str(tmp_path), scheme).eval()
-    expected = normalization.apply(stock, scheme)
+    needed = oracle.NEEDED.get(scheme, {})
+    model = normalization.from_pretrained(str(tmp_path), scheme, **needed).eval()
+    expected = normalization.apply(stock, scheme, **needed)
     assert type(model) is type(expected)
     assert torch.equal(tiny.logits(model), tiny.logits(expected))
-    half = normalization.from_pretrained(str(tmp_path), scheme, dtype="bfloat16", attn_implementation="eager")
+    settings: Any = {"dtype": "bfloat16", "attn_implementation": "eager"}
+    half = normalization.from_pretrained(str(tmp_path), scheme, **settings, **needed)
     assert {p.dtype for p in half.parameters()} == {torch.bfloat16}
     assert half.config._attn_implementation == "eager"
 

@@ -27,8 +27,9 @@ def assert_same_gradients(one: dict[str, Tensor], other: dict[str, Tensor]) -> N
 
 @tiny.each_family
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_pre_is_the_stock_model_bit_for_bit(family: str, attention: str) -> None:
-    stock, patched = tiny.stock(family, attention), tiny.patched(family, "pre", attention=attention)
+def test_the_stock_scheme_is_the_stock_model_bit_for_bit(family: str, attention: str) -> None:
+    stock = tiny.stock(family, attention)
+    patched = tiny.patched(family, tiny.stock_scheme(family), attention=attention)
     assert type(tiny.layers(patched)[0]) is not type(tiny.layers(stock)[0])
     assert torch.equal(tiny.logits(stock), tiny.logits(patched))
     (loss, gradients), (patched_loss, patched_gradients) = backward(stock), backward(patched)
@@ -46,6 +47,8 @@ def test_every_parameter_gets_a_gradient(family: str, scheme: str, options: dict
     _, gradients = backward(model)
     for name, parameter in model.named_parameters():
         assert name in gradients, name
+        if parameter.ndim == 3:  # experts: each of them got tokens
+            assert gradients[name].flatten(1).count_nonzero(1).min() > 0.3 * parameter[0].numel(), name
         if parameter is model.get_input_embeddings().weight or "wpe" in name:  # rows of the tokens that were there
             assert gradients[name].count_nonzero(), name
         elif name.endswith("c_attn.bias"):  # the key's bias adds the same to all scores of a query: no gradient
@@ -75,8 +78,10 @@ def test_gradient_checkpointing_is_active_and_changes_nothing(family: str, schem
     assert_same_gradients(gradients, checkpointed_gradients)
 
 
-@tiny.each_family
-@tiny.each_scheme
+COMPILED = [("llama", scheme) for scheme in tiny.SCHEMES] + [(family, "peri") for family in tiny.FAMILIES[1:]]
+
+
+@pytest.mark.parametrize(("family", "scheme"), COMPILED)
 def test_compiles_in_one_graph(family: str, scheme: str) -> None:
     model = tiny.patched(family, scheme, num_hidden_layers=2)
     torch._dynamo.reset()
@@ -87,7 +92,8 @@ def test_compiles_in_one_graph(family: str, scheme: str) -> None:
 @tiny.each_family
 @tiny.each_scheme
 def test_autocast_bfloat16(family: str, scheme: str) -> None:
-    model = tiny.patched(family, scheme)
+    # Every token to every expert: rounding would send some to other ones.
+    model = tiny.patched(family, scheme, num_experts_per_tok=4)
     loss, exact = backward(model)
     with torch.autocast("cpu", torch.bfloat16):
         low_loss, low = backward(model)
@@ -99,13 +105,58 @@ def test_autocast_bfloat16(family: str, scheme: str) -> None:
 
 @tiny.each_family
 def test_dropout_is_where_the_stock_model_has_it(family: str) -> None:
-    stock = tiny.stock(family, resid_pdrop=0.3, attention_dropout=0.3).train()
-    patched = tiny.patched(family, "pre", resid_pdrop=0.3, attention_dropout=0.3).train()
+    dropouts = {"resid_pdrop": 0.3, "hidden_dropout": 0.3, "attention_dropout": 0.3}
+    stock = tiny.stock(family, **dropouts).train()
+    patched = tiny.patched(family, tiny.stock_scheme(family), **dropouts).train()
     outputs = []
     for model in (stock, patched):
         torch.manual_seed(1)
         outputs.append(tiny.logits(model))
     assert torch.equal(*outputs) and not torch.allclose(outputs[0], tiny.logits(stock.eval()))
+
+
+@pytest.mark.parametrize(("family", "dropout"), [("phi3", "resid_pdrop"), ("gpt_neox", "hidden_dropout")])
+@tiny.each_scheme
+def test_dropout_of_the_branch_is_part_of_the_sublayer(family: str, dropout: str, scheme: str) -> None:
+    """With all of the branch dropped, F is zero, and the stream runs through what the scheme puts around it."""
+    model = tiny.patched(family, scheme, **{dropout: 1.0}).train()
+    caught: list[Tensor] = []
+    for layer in tiny.layers(model):
+        layer.register_forward_hook(lambda _m, args, out: caught.append(out))
+    x = torch.randn(2, 3, 32)
+    model(inputs_embeds=x, use_cache=False)
+    weights = {name: value.double() for name, value in model.state_dict().items()}
+    net = oracle.NETWORKS[family](weights, model.config)
+    expected = torch.zeros_like(x) if family == "gpt_neox" else x  # its embeddings drop out too
+    expected = expected.double()
+    for l in range(1, tiny.LAYERS + 1):
+        for own in (net.attention_norm, net.mlp_norm):
+            N, M = net.norm(net.at(l) + own), net.norm(net.at(l) + own + "_out")
+            options = oracle.NEEDED.get(scheme, {})
+            expected = oracle.SCHEMES[scheme](expected, torch.zeros_like, N, M, l, tiny.LAYERS, **options)
+        assert torch.allclose(caught[l - 1].double(), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["mixtral", "qwen3_moe"])
+@tiny.each_scheme
+def test_the_routers_balancing_loss_is_kept(family: str, scheme: str) -> None:
+    model, ids = tiny.patched(family, scheme), tiny.tokens()
+    out = model(ids, labels=ids, output_router_logits=True, use_cache=False)
+    sparse = [layer for layer in tiny.layers(model) if hasattr(layer.mlp, "experts")]
+    assert len(out.router_logits) == len(sparse) == tiny.LAYERS - (family == "qwen3_moe")
+    assert out.aux_loss > 0
+    plain = model(ids, labels=ids, use_cache=False).loss
+    assert torch.allclose(out.loss, plain + model.config.router_aux_loss_coef * out.aux_loss)
+    if scheme == "pre":
+        stock_out = tiny.stock(family)(ids, labels=ids, output_router_logits=True, use_cache=False)
+        assert torch.equal(out.aux_loss, stock_out.aux_loss) and torch.equal(out.loss, stock_out.loss)
+
+
+@tiny.each_scheme
+def test_no_sublayer_writes_into_the_stream(scheme: str) -> None:
+    """Mixtral's jitter multiplies the input of its MLP in place: where no norm stands before it, that is the stream."""
+    with pytest.raises(ValueError, match="router_jitter_noise"):
+        tiny.patched("mixtral", scheme, router_jitter_noise=0.5)
 
 
 @tiny.each_family

@@ -1,0 +1,55 @@
+"""A config.json that no stock class accepts, so that a checkpoint with a scheme never loads as another network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar
+
+_HINT = "--normalization.Config"
+
+
+class GuardedConfig:
+    """Put in front of a stock config class that has a `normalization` field.
+
+    `LlamaForCausalLM.from_pretrained` and its like read any config.json, with no more than a warning at a foreign
+    model type. But they check the types of their fields: a text in place of `use_cache` stops them, and says what is
+    needed. `auto_map` puts the same words into what the Auto classes raise at a model type that they do not know.
+    """
+
+    needed: ClassVar[str]
+    """What a user has to do to load such a checkpoint."""
+
+    def to_json_file(self, json_file_path: Any, use_diff: bool = True) -> None:
+        """Write config.json, guarded."""
+        super().to_json_file(json_file_path, use_diff)  # type: ignore[misc]
+        path = Path(json_file_path)
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content.get("normalization") is not None:
+            path.write_text(json.dumps(guarded(content, self.needed), indent=2, sort_keys=True) + "\n", "utf-8")
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Read what `to_json_file` wrote, or a plain dict."""
+        return super().from_dict(unguarded(config_dict), **kwargs)  # type: ignore[misc]
+
+
+def guarded(content: dict[str, Any], needed: str) -> dict[str, Any]:
+    """A config's content with the guard; the true `use_cache` moves into `normalization`."""
+    scheme = content["normalization"]["scheme"]
+    return content | {
+        "use_cache": f"this checkpoint's layers follow the normalization scheme {scheme!r} and need {needed}",
+        "normalization": content["normalization"] | {"use_cache": content.get("use_cache", True)},
+        "auto_map": content.get("auto_map") or {"AutoConfig": f"{needed}{_HINT}"},
+    }
+
+
+def unguarded(content: dict[str, Any]) -> dict[str, Any]:
+    """The inverse of `guarded`; leaves alone what was not guarded."""
+    content = dict(content)
+    if isinstance(content.get("use_cache"), str):
+        normalization = dict(content["normalization"])
+        content |= {"use_cache": normalization.pop("use_cache"), "normalization": normalization}
+        if content.get("auto_map", {}).get("AutoConfig", "").endswith(_HINT):
+            del content["auto_map"]
+    return content
