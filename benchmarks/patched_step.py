@@ -1,9 +1,10 @@
-"""Training step (forward and backward) of a patched model against the stock model, for every scheme.
+"""Training step (forward and backward) and its memory: a patched model against the stock model, for every scheme.
 
     python benchmarks/patched_step.py --families llama gpt2 --repeats 60
 
 All models live in one process and take one step each, in a new random order every round, so that a slow
-moment of the machine hits all of them. A second stock model among them shows the noise of the comparison.
+moment of the machine hits all of them. A second stock model among them shows the noise of the comparison. Memory is
+what the forward pass keeps for the backward pass, weights apart.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ def build(family: str, scheme: str | None, s: Settings) -> Any:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config)
     if scheme is not None:
-        normalization.apply(model, scheme)
+        options = {"layers": f"{s.layers // 4} post, lns"} if scheme == "mixed" else {}
+        normalization.apply(model, scheme, **options)
     model.to(s.device).train()
     return torch.compile(model) if s.compile else model
 
@@ -79,6 +81,23 @@ def step(model: Any, ids: torch.Tensor) -> float:
     model(ids, labels=ids, use_cache=False).loss.backward()
     synchronize()
     return 1000 * (time.perf_counter() - start)
+
+
+def kept_mebibytes(model: Any, ids: torch.Tensor) -> float:
+    """What the forward pass keeps for the backward pass, each storage once, without the weights."""
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        # The loss holds the graph, so no storage is freed and its address used again before the count ends.
+        _loss = model(ids, labels=ids, use_cache=False).loss
+    return sum(kept.values()) / 2**20
 
 
 def new_norms(model: Any, stock: Any) -> int:
@@ -98,15 +117,16 @@ def compare(family: str, s: Settings) -> None:
         rounds.append({name: step(models[name], ids) for name in order})
 
     print(f"\n{family}: {s.layers} layers x {s.width}, {s.batch} x {s.length} tokens, {s.repeats} rounds")
-    heads = ("norms added", "median ms", "minimum ms", "median ratio", "ratio of minima")
+    heads = ("norms added", "median ms", "minimum ms", "median ratio", "ratio of minima", "kept MiB", "ratio")
     print(f"{'':12}" + "".join(f"{head:>17}" for head in heads))
     fastest = min(r["stock"] for r in rounds)
+    kept = {name: kept_mebibytes(model, ids) for name, model in models.items()}
     for name, model in models.items():
         times = [r[name] for r in rounds]
         ratio = median(r[name] / r["stock"] for r in rounds)
         print(
             f"{name:12}{new_norms(model, models['stock']):17d}{median(times):17.2f}{min(times):17.2f}"
-            f"{ratio:17.3f}{min(times) / fastest:17.3f}"
+            f"{ratio:17.3f}{min(times) / fastest:17.3f}{kept[name]:17.1f}{kept[name] / kept['stock']:17.3f}"
         )
 
 

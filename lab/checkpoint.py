@@ -108,6 +108,25 @@ def retain(run_dir: Path, config: CheckpointConfig) -> None:
         remove(path_of(run_dir, step))
 
 
+def set_aside_after(run_dir: Path, step: int) -> list[int]:
+    """Before a run goes on from `step`, move its later checkpoints to `checkpoints/superseded/`, where `latest` does
+    not look: they belong to a course that the run leaves.
+
+    Returns:
+        Their steps.
+    """
+    later = [other for other in all_steps(run_dir) if other > step]
+    aside = run_dir / FOLDER / "superseded"
+    for other in later:
+        aside.mkdir(exist_ok=True)
+        target, number = aside / path_of(run_dir, other).name, 1
+        while target.exists():
+            number += 1
+            target = aside / f"{path_of(run_dir, other).name}-{number}"
+        os.replace(path_of(run_dir, other), target)
+    return later
+
+
 def find(run_dir: Path, resume: str, say: Callable[[str], None]) -> Path:
     """The checkpoint to go on from: the newest whole one for `latest`, or the one at a path.
 
@@ -120,6 +139,10 @@ def find(run_dir: Path, resume: str, say: Callable[[str], None]) -> Path:
         RunError: there is no whole checkpoint, or the one that was named is damaged.
     """
     if resume != "latest":
+        if not Path(resume).is_dir():
+            raise RunError(f"--resume {resume}: no such folder; give a checkpoint such as RUN/checkpoints/step-000300")
+        if (Path(resume) / FOLDER).is_dir():
+            return find(Path(resume), "latest", say)
         try:
             manifest.verify(Path(resume))
         except ValueError as error:
@@ -141,6 +164,16 @@ def read_trainer(folder: Path) -> dict[str, Any]:
     return json.loads((folder / TRAINER).read_text(encoding="utf-8"))
 
 
+def resolve(path: str) -> str:
+    """The newest whole checkpoint of a run folder; any other folder or hub name as it is.
+
+    Raises:
+        RunError: a run folder without a whole checkpoint.
+    """
+    folder = Path(path)
+    return str(find(folder, "latest", say=lambda text: None)) if (folder / FOLDER).is_dir() else path
+
+
 def _refuse_incomplete(folder: Path) -> None:
     try:
         manifest.read(folder)
@@ -160,12 +193,10 @@ def load_model(path: str | Path, *, dtype: str | torch.dtype = "auto", **options
         RunError: nothing that can be loaded, an incomplete checkpoint, or weights that are missing, superfluous or of
             another shape.
     """
-    folder = Path(path)
-    if (folder / FOLDER).is_dir():
-        folder = find(folder, "latest", say=lambda text: None)
-    elif _STEP.fullmatch(folder.name):
+    source = resolve(str(path))
+    folder = Path(source)
+    if _STEP.fullmatch(folder.name):
         _refuse_incomplete(folder)
-    source = str(folder) if folder.is_dir() else str(path)
     try:
         model, report = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, output_loading_info=True, **options)
     except OSError as error:

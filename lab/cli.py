@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from importlib import import_module
 
 PROG = "depthlab"
+EXIT_INTERRUPTED = 130
 COMMANDS = {
     "pretrain": ("lab.pretrain", "train a causal LM with a normalization scheme, in one process"),
     "describe": ("lab.describe", "print the normalization plan of a checkpoint, layer by layer"),
@@ -52,7 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f" Did you mean {near[0]}?" if near else ""
         print(f"error: unknown subcommand {name!r}.{hint} Choose from {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
-    return import_module(COMMANDS[name][0]).main(words[1:], prog=f"{PROG} {name}")
+    try:
+        return import_module(COMMANDS[name][0]).main(words[1:], prog=f"{PROG} {name}")
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
 
 
 if __name__ == "__main__":

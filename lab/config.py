@@ -85,7 +85,8 @@ def _scheme_options() -> dict[str, tuple[Any, str]]:
             if option.name in options and options[option.name][0] != option.type:
                 raise TypeError(f"two schemes give the option {option.name!r} different types")
             earlier = f"{options[option.name][1]}; " if option.name in options else ""
-            options[option.name] = (option.type, f"{earlier}{name}: {option.help}")
+            default = "" if option.default is None else f" ({option.default} if not given)"
+            options[option.name] = (option.type, f"{earlier}{name}: {option.help or option.name}{default}")
     return options
 
 
@@ -102,11 +103,15 @@ NormalizationConfig: Any = dataclasses.make_dataclass(
     [
         (
             "scheme",
-            *_scheme_field(
-                Literal[schemes.names(aliases=True)],
-                "Scheme: " + "; ".join(f"{name}: {schemes.get(name).summary}" for name in schemes.names()),
-                "pre",
-            ),
+            Annotated[
+                str,
+                tyro.conf.arg(
+                    # Checked by the registry, which knows the nearest name; shown as the choices that there are.
+                    metavar="{" + ",".join(schemes.names(aliases=True)) + "}",
+                    help=" ".join(f"{name}: {schemes.get(name).summary.rstrip('.')}." for name in schemes.names()),
+                ),
+            ],
+            field(default="pre"),
         ),
         (
             "final_norm",
@@ -164,6 +169,11 @@ class OptimConfig:
         _check(0 <= self.floor <= 1, "optim.floor", self.floor, "between 0 and 1")
 
 
+def length_in_steps(share_or_steps: float, steps: int) -> int:
+    """A length that is given as a share of the steps if below 1, else as a number of steps."""
+    return round(share_or_steps * steps) if share_or_steps < 1 else int(share_or_steps)
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """The loop."""
@@ -188,7 +198,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.steps is not None and self.tokens is not None:
             raise ConfigError(
-                f"--train.steps {self.steps} and --train.tokens {self.tokens} exclude each other: give one"
+                f"--train.steps {self.steps} and --train.tokens {self.tokens} exclude each other: give "
+                "one (--train.steps None takes back a file's)"
             )
         _check(self.steps is None or self.steps > 0, "train.steps", self.steps, "positive")
         _check(self.tokens is None or self.tokens > 0, "train.tokens", self.tokens, "positive")
@@ -220,7 +231,7 @@ class MonitorsConfig:
     """Layer-wise figures while training: gradient norm, weight norm, update-to-weight ratio."""
 
     every: int = 10
-    """Measure every so many steps; 0: never."""
+    """Measure at the first step and every so many steps; 0: never."""
 
     def __post_init__(self) -> None:
         _check(self.every >= 0, "monitors.every", self.every, "at least 0")
@@ -292,6 +303,15 @@ class RunConfig:
     monitors: MonitorsConfig = field(default_factory=MonitorsConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)
+
+    def __post_init__(self) -> None:
+        warmup = length_in_steps(self.optim.warmup, self.steps)
+        decay = length_in_steps(self.optim.decay, self.steps) if self.optim.schedule == "wsd" else 0
+        if warmup + decay > self.steps or (warmup == self.steps > 1):
+            parts = f"--optim.warmup {self.optim.warmup:g}" + (
+                f" and --optim.decay {self.optim.decay:g}" if decay else ""
+            )
+            raise ConfigError(f"{parts}: leave no step of the run's {self.steps} at the peak learning rate")
 
     @property
     def tokens_per_step(self) -> int:

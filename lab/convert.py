@@ -53,9 +53,9 @@ def convert(wanted: Convert) -> dict[str, float]:
             what `hand_over` raises.
     """
     import normalization
-    from lab.checkpoint import load_model
+    from lab.checkpoint import load_model, resolve
     from lab.errors import ConfigError
-    from lab.handover import hand_over, resolve
+    from lab.handover import hand_over
     from normalization import schemes
 
     scheme = schemes.get(wanted.to).name

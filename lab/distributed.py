@@ -27,6 +27,8 @@ def make_accelerator(run: RunConfig) -> Accelerator:
     has_device = torch.accelerator.is_available()
     if run.train.precision == "fp16" and not has_device:
         raise ConfigError("--train.precision fp16: needs a GPU, and there is none here; use fp32 or bf16")
+    if run.model.attention.startswith("fl") and not has_device:
+        raise ConfigError(f"--model.attention {run.model.attention}: trains on a GPU only, and there is none here")
     _require_trackers(run.log.trackers)
     # DDP without buffer broadcasts: the buffers (rotary tables) are constants.
     handlers: list[Any] = [DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)]

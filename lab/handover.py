@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 import normalization
-from lab import checkpoint, manifest, rundir
+from lab import manifest, rundir
 from lab.errors import RunError
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 4e-3}
@@ -182,11 +182,3 @@ def _training(source: Path) -> dict[str, Any]:
     if environment.is_file():
         known["code"] = f"git revision {json.loads(environment.read_text(encoding='utf-8'))['git']}"
     return known
-
-
-def resolve(path: str) -> Path | str:
-    """A run folder's newest whole checkpoint; anything else as it is."""
-    folder = Path(path)
-    if (folder / checkpoint.FOLDER).is_dir():
-        return checkpoint.find(folder, "latest", say=lambda text: None)
-    return folder if folder.is_dir() else path

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PretrainedConfig, PreTrainedModel
 
 import normalization
+from lab import checkpoint
 from lab.config import RunConfig
 from lab.errors import ConfigError
 from lab.presets import check_preset
+from normalization.specification import NormalizationSpec
 
 
 def preset_config(name: str, *, vocab_size: int, context: int, eos_token_id: int | None) -> LlamaConfig:
@@ -50,9 +54,12 @@ def build_model(run: RunConfig, *, tokenizer_size: int, eos_token_id: int | None
     spec = run.normalization.spec()
     carried = getattr(stock, "normalization", None)
     if carried is not None and carried != spec.to_dict():
+        stored = NormalizationSpec.from_dict(carried)
+        given = {name: value for name, value in stored.options.items() if value is not None}
+        flags = " ".join(f"--normalization.{name.replace('_', '-')} {value}" for name, value in given.items())
         raise ConfigError(
-            f"--normalization.scheme {spec.scheme}: {source_of(run)} carries {carried['scheme']} with {carried}; "
-            "settings must say the same"
+            f"--normalization.scheme {spec.scheme}: the checkpoint {source_of(run)} carries another scheme; say "
+            f"--normalization.scheme {stored.scheme} {flags}".rstrip()
         )
     options = {"final_norm": spec.final_norm, **spec.options}
     try:
@@ -62,17 +69,24 @@ def build_model(run: RunConfig, *, tokenizer_size: int, eos_token_id: int | None
 
     settings = run.model
     if settings.checkpoint is not None:
-        return AutoModelForCausalLM.from_pretrained(
-            settings.checkpoint, config=config, dtype="float32", attn_implementation=settings.attention
-        )
-    model = AutoModelForCausalLM.from_config(config, dtype="float32", attn_implementation=settings.attention)
+        build = partial(AutoModelForCausalLM.from_pretrained, source_of(run), config=config)
+    else:
+        build = partial(AutoModelForCausalLM.from_config, config)
+    try:
+        model = build(dtype="float32", attn_implementation=settings.attention)
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"--model.attention {settings.attention}: {error}") from error
+    if settings.checkpoint is not None:
+        return model
     normalization.initialize(model, settings.initialization, std=settings.std, embedding_std=settings.embedding_std)
     return model
 
 
 def source_of(run: RunConfig) -> str:
     """What the model is made from: a checkpoint, a config or a preset."""
-    return run.model.checkpoint or run.model.config or run.model.preset
+    if run.model.checkpoint is not None:
+        return checkpoint.resolve(run.model.checkpoint)
+    return run.model.config or run.model.preset
 
 
 def _stock_config(run: RunConfig, *, tokenizer_size: int, eos_token_id: int | None) -> PretrainedConfig:

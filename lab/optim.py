@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lab.config import OptimConfig
+from lab.config import OptimConfig, length_in_steps
 
 _OPTIMIZERS: dict[str, Any] = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
 
@@ -43,7 +43,7 @@ def learning_rate(step: int, steps: int, config: OptimConfig) -> float:
     Linear from lr/warmup at update 1 to the peak at update `warmup`, then the schedule, which reaches floor * lr at
     the very last update. No update has a learning rate of zero unless the floor is zero.
     """
-    warmup = _length(config.warmup, steps)
+    warmup = length_in_steps(config.warmup, steps)
     if step <= warmup:
         return config.lr * step / warmup
     return config.lr * (config.floor + (1 - config.floor) * _shape(step, steps, warmup, config))
@@ -60,9 +60,5 @@ def _shape(step: int, steps: int, warmup: int, config: OptimConfig) -> float:
         case "cosine":
             return 0.5 * (1 + math.cos(math.pi * (1 - remaining)))
         case "wsd":
-            return min(1.0, (steps - step) / max(_length(config.decay, steps), 1))
+            return min(1.0, (steps - step) / max(length_in_steps(config.decay, steps), 1))
     raise AssertionError(config.schedule)
-
-
-def _length(share_or_steps: float, steps: int) -> int:
-    return round(share_or_steps * steps) if share_or_steps < 1 else int(share_or_steps)

@@ -1,4 +1,4 @@
-"""`accelerate launch lab/pretrain.py`: parse, train, exit code."""
+"""`accelerate launch lab/pretrain.py`, or `-m lab.pretrain` from anywhere: parse, train, exit code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 EXIT_ERROR = 1
 EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str = "lab/pretrain.py") -> int:
@@ -35,8 +34,6 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "lab/pretrain.py") ->
         if os.environ.get("RANK", "0") == "0":
             print(f"error: {error}", file=sys.stderr, flush=True)
         return EXIT_USAGE if isinstance(error, ConfigError) else EXIT_ERROR
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
     return 0 if complete else EXIT_STOPPED
 
 

@@ -37,7 +37,7 @@ def pretrain(run: RunConfig) -> bool:
     console = Console(enabled=accelerator.is_main_process)
     resume_from = _resume_point(run, accelerator, console) if run.resume is not None else None
 
-    console.say(f"preparing {' '.join(run.data.source)} (cached for the next run)")
+    console.say(f"preparing the data (tokenised text is kept in {run.data.cache_root})")
     show_progress = accelerator.is_local_main_process and sys.stderr.isatty()
     if resume_from is None:
         tokenizer = load_tokenizer(run.data, progress=show_progress)
@@ -77,9 +77,12 @@ def _resume_point(run: RunConfig, accelerator: Accelerator, console: Console) ->
             console.warn(f"going on with another setting: {line}")
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
+        step = checkpoint.read_trainer(found)["step"]
         checkpoint.clean(folder)
-        moved = metrics.rewind(folder, checkpoint.read_trainer(found)["step"])
-        console.say(f"going on from {found}" + (f" ({moved} later records set aside)" if moved else ""))
+        records, later = metrics.rewind(folder, step), checkpoint.set_aside_after(folder, step)
+        console.say(f"going on from {found}")
+        if records or later:
+            console.say(f"set aside: {records} later records, later checkpoints of steps {later or 'none'}")
     return found
 
 
@@ -106,6 +109,13 @@ def _introduce(
 ) -> None:
     spec = normalization.spec(model)
     depth = model.config.num_hidden_layers
+    sources = run.data.source
+    source = " ".join(sources) if len(sources) <= 3 else f"{len(sources)} files and folders"
+    tokens_per_step = f"{run.tokens_per_step:,} tokens"
+    if run.train.tokens is None:
+        budget = f"{run.steps:,} steps x {tokens_per_step} = {count(run.tokens)} tokens"
+    else:
+        budget = f"{run.tokens:,} tokens in {run.steps:,} steps of {tokens_per_step}"
     given = ", ".join(f"{key}={value}" for key, value in spec.options.items() if value is not None)
     data = corpus.summary()
     size = f"{count(data['train_tokens'])} tokens" if data.get("train_tokens") else "streamed"
@@ -114,15 +124,24 @@ def _introduce(
         "run": run.run_dir,
         "model": f"{source_of(run)}: {depth} layers, {count(derived['parameters'])} parameters",
         "scheme": f"{spec.scheme}{f' ({given})' if given else ''}",
-        "data": f"{' '.join(run.data.source)}: {size} to train on, {count(data['heldout_tokens'])} held out, "
+        "data": f"{source}: {size} to train on, {count(data['heldout_tokens'])} held out, "
         f"vocabulary {model.config.vocab_size:,}",
-        "budget": f"{run.steps:,} steps x {run.tokens_per_step:,} tokens = {count(run.tokens)} tokens, "
-        f"{count(derived['flops'], billion='G')}FLOP",
+        "budget": f"{budget}, {count(derived['flops'], billion='G')}FLOP",
         "machine": f"{processes} process{'es' if processes > 1 else ''} on {accelerator.device.type}, "
         f"{run.train.precision}, {micro_batches} micro-batch{'es' if micro_batches > 1 else ''} of "
         f"{run.train.micro_batch} x {run.data.block_length} tokens per process and step",
     }
     for head, text in lines.items():
         console.say(f"{head:<8} {text}")
-    if skipped := {reason: number for reason, number in data.get("skipped", {}).items() if number}:
-        console.warn("documents skipped: " + ", ".join(f"{number:,} {reason}" for reason, number in skipped.items()))
+    first = data.get("first_skipped", {})
+    skipped = [
+        f"{number:,} {reason}" + (f" (first in {first[reason]})" if reason in first else "")
+        for reason, number in data["skipped"].items()
+    ]
+    if skipped:
+        console.warn(f"documents skipped: {', '.join(skipped)}")
+    wanted = run.data.bpe_vocabulary
+    if wanted is not None and data["vocabulary"] < wanted:
+        console.warn(
+            f"--data.tokenizer {run.data.tokenizer}: the text has no more than {data['vocabulary']:,} entries to merge"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import platform
@@ -47,12 +48,21 @@ def refuse_existing(folder: Path) -> None:
 
 
 def create(run: RunConfig, *, derived: dict[str, Any], data: dict[str, Any], world_size: int) -> None:
-    """Write the config and the environment of a run that starts or goes on."""
+    """Write the config and the environment of a run that starts; of one that goes on, add the environment it goes on
+    in to `resumed`.
+    """
     folder = Path(run.run_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG).write_text(dump(run), encoding="utf-8")
+    # Where this session began is no setting: the file must start the same run again when it is read back.
+    (folder / CONFIG).write_text(dump(dataclasses.replace(run, resume=None)), encoding="utf-8")
     record = {**environment(world_size), "seed": run.train.seed, "derived": derived, "data": data}
-    (folder / ENVIRONMENT).write_text(json.dumps(record, indent=2, default=str) + "\n", encoding="utf-8")
+    path = folder / ENVIRONMENT
+    if run.resume is not None and path.is_file():
+        first = json.loads(path.read_text(encoding="utf-8"))
+        record = first | {"resumed": [*first.get("resumed", []), {"from": run.resume, **record}]}
+    beside = folder / f".{ENVIRONMENT}.new"
+    beside.write_text(json.dumps(record, indent=2, default=str) + "\n", encoding="utf-8")
+    os.replace(beside, path)
 
 
 def versions() -> dict[str, str]:

@@ -126,6 +126,8 @@ class Trainer:
         """
         run, steps = self.run_config, self.run_config.steps
         self.stop_request = StopRequest()
+        if self.progress.step >= steps:
+            self.console.say(f"complete already: step {self.progress.step} of {steps}; raise --train.steps to go on")
         try:
             self.open_logs()
             while self.progress.step < steps:
@@ -137,6 +139,7 @@ class Trainer:
                 if last or (run.checkpoint.every and step % run.checkpoint.every == 0):
                     self._save(must_succeed=last)
                 if result.stop and step < steps:
+                    self._record({"event": "stopped", "reason": "asked to"})
                     self.console.say(f"stopped after step {step} as asked; go on with --resume latest")
                     return False
             return True
@@ -196,7 +199,7 @@ class Trainer:
         gradient_norms = self._gradient_norms()
         gradient_norm = float(gradient_norms.square().sum().sqrt())
         self._stop_if_not_finite(step, loss, gradient_norm, gradient_norms, batches)
-        measure = bool(run.monitors.every) and step % run.monitors.every == 0
+        measure = bool(run.monitors.every) and (step == 1 or step % run.monitors.every == 0)
         figures = self._update(step, gradient_norms, gradient_norm, measure=measure)
 
         self.progress.step = step
@@ -380,11 +383,11 @@ class Trainer:
         step, steps = self.progress.step, self.run_config.steps
         left_s = (steps - step) * self.run_config.tokens_per_step / tokens_per_second
         mfu = self._mfu(tokens_per_second)
+        # In the order of what is read most: a narrow terminal cuts the end.
         return (
-            f"step {step:>{len(str(steps))}}/{steps} {100 * step / steps:3.0f} % | loss {result.loss:.4f} | "
-            f"lr {result.lr:.2e} | grad norm {result.gradient_norm:.3f} | {tokens_per_second:,.0f} tokens/s | "
-            + (f"MFU {100 * mfu:.1f} % | " if mfu is not None else "")
-            + f"{duration(left_s)} left"
+            f"{step:>{len(str(steps))}}/{steps} {100 * step / steps:3.0f} % | loss {result.loss:.4f} | "
+            f"{duration(left_s)} left | grad norm {result.gradient_norm:.3f} | lr {result.lr:.2e} | "
+            f"{tokens_per_second:,.0f} tokens/s" + (f" | MFU {100 * mfu:.1f} %" if mfu is not None else "")
         )
 
 

@@ -51,9 +51,15 @@ def config(stock: PretrainedConfig, scheme: str, *, final_norm: bool = True, **o
     """A config from which `AutoModelForCausalLM.from_config` builds the model with the scheme in place.
 
     Raises:
-        ValueError: unknown scheme, option or family.
+        ValueError: unknown scheme, option or family; a config that already carries a scheme.
     """
     spec = NormalizationSpec.make(scheme, final_norm=final_norm, **options)
+    if (stored := getattr(stock, "normalization", None)) is not None:
+        of = f" of {stock.name_or_path}" if stock.name_or_path else ""
+        raise ValueError(
+            f"the config{of} already carries the scheme {stored['scheme']!r}; build or load it as it is, with "
+            "AutoModelForCausalLM, or start from a stock config"
+        )
     return auto.with_normalization(stock, families.of_config(stock), spec)
 
 
@@ -93,10 +99,6 @@ def from_pretrained(
         ValueError: unknown scheme, option or family, or a checkpoint that already carries a scheme.
     """
     stock = AutoConfig.from_pretrained(path)
-    if (stored := getattr(stock, "normalization", None)) is not None:
-        raise ValueError(
-            f"{path} already carries the scheme {stored['scheme']!r}; load it with AutoModelForCausalLM.from_pretrained"
-        )
     wanted = config(stock, scheme, final_norm=final_norm, **options)
     return AutoModelForCausalLM.from_pretrained(
         path, config=wanted, dtype=dtype, attn_implementation=attn_implementation

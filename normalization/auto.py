@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
 
 from normalization.families import FAMILIES, Family
 from normalization.guard import GuardedConfig
@@ -88,9 +89,16 @@ def with_normalization(stock: PretrainedConfig, family: Family, spec: Normalizat
     spec.plans(stock.num_hidden_layers)
     config = copy.deepcopy(stock)
     if spec.scheme != family.stock_scheme:
-        config.__class__ = config_class(family)
+        become(config, config_class(family))
         config.normalization = spec.to_dict()
     return config
+
+
+def become(config: PretrainedConfig, kind: type[PretrainedConfig]) -> None:
+    """Make a config one of another class, in place."""
+    config.__class__ = kind
+    # A config that was read from a file also holds its model type itself, which would hide the class's.
+    vars(config).pop("model_type", None)
 
 
 def stock_config(config: PretrainedConfig, family: Family) -> PretrainedConfig:
@@ -98,17 +106,20 @@ def stock_config(config: PretrainedConfig, family: Family) -> PretrainedConfig:
     stock = copy.deepcopy(config)
     if isinstance(stock, config_class(family)):
         del stock.normalization
-        stock.__class__ = family.stock.config_class
+        become(stock, family.stock.config_class)
     stock.architectures = None
     return stock
 
 
 def register() -> None:
-    """Make the Auto classes know every family's config and model."""
+    """Make transformers know every family's config, model and layout of files."""
     for family in FAMILIES.values():
         config = config_class(family)
         AutoConfig.register(config.model_type, config, exist_ok=True)
         AutoModelForCausalLM.register(config, model_class(family), exist_ok=True)
+        # Mixtures of experts lie in files otherwise than in memory.
+        if (conversion := get_checkpoint_conversion_mapping(family.model_type)) is not None:
+            register_checkpoint_conversion_mapping(config.model_type, conversion, overwrite=True)
 
 
 def __getattr__(name: str) -> type:

@@ -106,7 +106,17 @@ FAMILIES: dict[str, Family] = {
         Family("olmo", "OlmoForCausalLM", norm_eps=None, weights=_LLAMA),
         Family("olmo2", "Olmo2ForCausalLM", **_OUTPUT_NORM),
         Family("olmo3", "Olmo3ForCausalLM", **_OUTPUT_NORM),
-        Family("mixtral", "MixtralForCausalLM", weights=_ATTENTION | _EXPERTS),
+        Family(
+            "mixtral",
+            "MixtralForCausalLM",
+            weights=_ATTENTION | _EXPERTS,
+            refuse=lambda config: (
+                "router_jitter_noise multiplies the input of the MLP in place, which is the residual stream itself "
+                "where no norm stands before it; set router_jitter_noise=0"
+                if config.router_jitter_noise
+                else None
+            ),
+        ),
         Family("qwen3_moe", "Qwen3MoeForCausalLM", weights=_LLAMA | _EXPERTS),
         Family(
             "phi3",

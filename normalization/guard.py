@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 from typing import Any, ClassVar
 
+FIELD = "vocab_size"
+"""The field that holds the guard: a number in every family, without which no program can build the model."""
+
 _HINT = "--normalization.Config"
 
 
@@ -13,7 +16,7 @@ class GuardedConfig:
     """Put in front of a stock config class that has a `normalization` field.
 
     `LlamaForCausalLM.from_pretrained` and its like read any config.json, with no more than a warning at a foreign
-    model type. But they check the types of their fields: a text in place of `use_cache` stops them, and says what is
+    model type. But they check the types of their fields: a text in place of `vocab_size` stops them, and says what is
     needed. `auto_map` puts the same words into what the Auto classes raise at a model type that they do not know.
     """
 
@@ -35,11 +38,11 @@ class GuardedConfig:
 
 
 def guarded(content: dict[str, Any], needed: str) -> dict[str, Any]:
-    """A config's content with the guard; the true `use_cache` moves into `normalization`."""
+    """A config's content with the guard; the true value of the field moves into `normalization`."""
     scheme = content["normalization"]["scheme"]
     return content | {
-        "use_cache": f"this checkpoint's layers follow the normalization scheme {scheme!r} and need {needed}",
-        "normalization": content["normalization"] | {"use_cache": content.get("use_cache", True)},
+        FIELD: f"this checkpoint's layers follow the normalization scheme {scheme!r} and need {needed}",
+        "normalization": content["normalization"] | {FIELD: content[FIELD]},
         "auto_map": content.get("auto_map") or {"AutoConfig": f"{needed}{_HINT}"},
     }
 
@@ -47,9 +50,11 @@ def guarded(content: dict[str, Any], needed: str) -> dict[str, Any]:
 def unguarded(content: dict[str, Any]) -> dict[str, Any]:
     """The inverse of `guarded`; leaves alone what was not guarded."""
     content = dict(content)
-    if isinstance(content.get("use_cache"), str):
-        normalization = dict(content["normalization"])
-        content |= {"use_cache": normalization.pop("use_cache"), "normalization": normalization}
+    if isinstance(content.get(FIELD), str):
+        del content[FIELD]
+        if isinstance(stored := content.get("normalization"), dict):
+            content["normalization"] = {name: value for name, value in stored.items() if name != FIELD}
+            content |= {name: value for name, value in stored.items() if name == FIELD}
         if content.get("auto_map", {}).get("AutoConfig", "").endswith(_HINT):
             del content["auto_map"]
     return content

@@ -84,6 +84,13 @@ def initialize(
             stacklevel=2,
         )
 
+    for name, parameter in model.named_parameters():
+        if parameter.is_meta or parameter.numel() == 0:
+            raise ValueError(
+                f"{name} has no memory to draw into; give the model some first (`to_empty`), or gather what ZeRO-3 "
+                "has partitioned"
+            )
+
     depth: int = model.config.num_hidden_layers  # type: ignore[assignment, union-attr]
     by_role = _table(depth, std)[initialization]
     family = family_of(model)
@@ -95,11 +102,6 @@ def initialize(
             if id(parameter) in drawn:
                 continue
             drawn.add(id(parameter))
-            if parameter.is_meta or parameter.numel() == 0:
-                raise ValueError(
-                    f"{type(module).__name__}.{name} has no memory to draw into; give the model some first "
-                    "(`to_empty`), or gather what ZeRO-3 has partitioned"
-                )
             if id(parameter) in matrices:
                 for part in matrices[id(parameter)]:
                     nn.init.normal_(part.view, std=by_role[part.role](part.fan_in, part.fan_out))

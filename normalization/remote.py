@@ -13,7 +13,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from normalization import families, guard, layers, plan, weights
 from normalization.api import family_of, plans, spec
-from normalization.auto import config_class
+from normalization.auto import become, config_class
 from normalization.families import Family
 
 MODELING = "modeling_depthlab.py"
@@ -28,6 +28,7 @@ from typing import Any
 
 from torch import nn
 from transformers import {config}, {stock}
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
 
 from .depthlab_families import FAMILIES
 from .depthlab_guard import GuardedConfig
@@ -52,6 +53,10 @@ class Depthlab{stock}({stock}):
             patch(layer, LayerPlan(**fields), family, config)
         if not config.normalization["final_norm"]:
             self.set_submodule(family.final_norm, nn.Identity())
+
+
+if (conversion := get_checkpoint_conversion_mapping("{model_type}")) is not None:
+    register_checkpoint_conversion_mapping("depthlab_{model_type}", conversion, overwrite=True)
 '''
 
 
@@ -92,7 +97,7 @@ def save_with_code(model: PreTrainedModel, folder: Path, *, version: str) -> Non
 
 def _config_with_plans(model: PreTrainedModel, family: Family) -> PretrainedConfig:
     config = copy.deepcopy(model.config)
-    config.__class__ = config_class(family)
+    become(config, config_class(family))
     config.normalization = {
         "scheme": "mixed",
         "options": {"layers": [dataclasses.asdict(planned) for planned in plans(model)]},

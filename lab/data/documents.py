@@ -9,8 +9,19 @@ import xxhash
 
 from lab.data.errors import DataError
 
-Skipped = Counter[str]
-"""Number of documents skipped, by reason."""
+
+class Skipped(Counter[str]):
+    """Number of documents skipped, by reason."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first: dict[str, str] = {}
+        """Reason -> name of the first file with such a document, where documents come from files."""
+
+    def name(self, file: str) -> None:
+        """What was counted since the last call came from this file."""
+        for reason in self:
+            self.first.setdefault(reason, file)
 
 
 class Document(NamedTuple):

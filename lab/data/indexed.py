@@ -29,7 +29,7 @@ from lab.data.packing import Batch, Blocks
 from lab.data.progress import bar
 from lab.data.token_file import TokenCounts, TokenWriter, encode_documents
 
-FORMAT = 1
+FORMAT = 2
 """Version of the token files; raise it when the same key would give other contents."""
 
 
@@ -43,6 +43,7 @@ class TokenFiles:
     train: TokenCounts
     heldout: TokenCounts
     skipped: dict[str, int]
+    first_skipped: dict[str, str]
 
 
 def tokenize(config: DataConfig, source: LocalSource, encoder: Encoder, *, progress: bool) -> TokenFiles:
@@ -70,7 +71,12 @@ def tokenize(config: DataConfig, source: LocalSource, encoder: Encoder, *, progr
                 side = heldout if in_share(document, config.heldout_fraction) else train
                 side.append(document, tokens)
                 shown.update(document.size)
-        return {"train": asdict(train.counts), "heldout": asdict(heldout.counts), "skipped": dict(skipped)}
+        return {
+            "train": asdict(train.counts),
+            "heldout": asdict(heldout.counts),
+            "skipped": dict(skipped),
+            "first_skipped": skipped.first,
+        }
 
     content = build_once(directory, build)
     files = TokenFiles(
@@ -80,6 +86,7 @@ def tokenize(config: DataConfig, source: LocalSource, encoder: Encoder, *, progr
         train=TokenCounts(**content["train"]),
         heldout=TokenCounts(**content["heldout"]),
         skipped=content["skipped"],
+        first_skipped=content["first_skipped"],
     )
     _check_sides(config, files)
     return files

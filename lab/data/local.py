@@ -57,6 +57,7 @@ class LocalSource:
                 if document is not None:
                     found = True
                     yield document
+            skipped.name(path.name)
         if not found:
             raise no_documents(self.name, skipped)
 

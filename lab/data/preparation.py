@@ -161,6 +161,7 @@ def _indexed(
         **_heldout_counts(files.heldout, heldout),
         "longest_document_tokens": max(files.train.longest_document, files.heldout.longest_document),
         "skipped": files.skipped,
+        "first_skipped": files.first_skipped,
     }
     return Corpus(
         heldout=heldout,

@@ -46,6 +46,16 @@ def test_errors_are_one_message_without_a_traceback(depthlab, flags, tmp_path):
     assert wrong.returncode == 1 and wrong.stderr.startswith("error:") and "nowhere.jsonl" in wrong.stderr
 
 
+def test_skipped_documents_are_counted_and_the_first_is_named(depthlab, flags, corpus_file, tmp_path):
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "good.jsonl").write_bytes(corpus_file.read_bytes())
+    (tmp_path / "text" / "broken.txt").write_bytes(b"caf\xe9")
+    (tmp_path / "text" / "nothing.txt").touch()
+    done = depthlab("pretrain", *flags(data__source=tmp_path / "text", train__steps=1))
+    assert done.returncode == 0, done.stderr
+    assert "1 invalid UTF-8 (first in broken.txt), 1 empty (first in nothing.txt)" in done.stdout
+
+
 def test_describe_prints_the_plan_of_a_run(depthlab, flags):
     assert (
         depthlab(

@@ -16,7 +16,7 @@ import torch
 from lab import checkpoint, metrics
 from lab.errors import ConfigError, RunError
 from lab.run import pretrain
-from lab.settings import parse
+from lab.settings import load, parse
 from lab.signals import EXIT_STOPPED
 
 
@@ -84,6 +84,7 @@ def test_a_signal_ends_the_run_with_a_checkpoint_and_its_own_exit_code(flags, se
     output, _ = process.communicate(timeout=120)
     assert process.returncode == EXIT_STOPPED, output
     assert "--resume latest" in output
+    assert metrics.read(run_dir)[-1]["event"] == "stopped"
     last = max(losses(run_dir))
     assert checkpoint.all_steps(run_dir) == [last]
     assert checkpoint.read_trainer(checkpoint.path_of(run_dir, last))["step"] == last
@@ -233,6 +234,7 @@ def test_resume_of_nothing_and_of_another_run_are_refused(settings):
     [
         ({"model__vocab_size": 100}, ["vocab", "100"]),
         ({"train__precision": "fp16"}, ["--train.precision fp16", "GPU"]),
+        ({"model__attention": "flash_attention_2"}, ["--model.attention flash_attention_2", "GPU"]),
         ({"log__trackers": "wandb"}, ["--log.trackers wandb", "depthlab[wandb]"]),
         ({"model__config": "no/such/model"}, ["--model.config no/such/model"]),
         ({"normalization__scheme": "mix", "normalization__post_layers": 9}, ["post_layers", "9", "3"]),
@@ -273,10 +275,43 @@ def test_a_new_run_can_go_on_from_another_runs_checkpoint_with_its_settings(sett
         pretrain(branch)
 
 
+def test_going_back_in_a_run_leaves_no_checkpoint_of_the_course_it_left(settings, capsys):
+    run = settings(train__steps=9, checkpoint__every=3)
+    assert pretrain(run)
+    run_dir = Path(run.run_dir)
+    start = checkpoint.path_of(run_dir, 3)
+    capsys.readouterr()
+    assert pretrain(settings(resume=start, train__steps=9, checkpoint__every=100, optim__lr=1e-4))
+    out = capsys.readouterr().out
+    assert "later checkpoints of steps [6, 9]" in out and "optim.lr: 0.001 -> 0.0001" in out
+    assert checkpoint.all_steps(run_dir) == [3, 9]
+    assert sorted(path.name for path in (run_dir / "checkpoints" / "superseded").iterdir()) == [
+        "step-000006",
+        "step-000009",
+    ]
+    # What is stored starts the same run anew, and remembers both sessions.
+    assert load(run_dir / "config.yaml").resume is None
+    environment = json.loads((run_dir / "environment.json").read_text())
+    assert [session["from"] for session in environment["resumed"]] == [str(start)]
+
+
+def test_a_run_that_is_complete_says_so(settings, capsys):
+    assert pretrain(settings(train__steps=3))
+    capsys.readouterr()
+    assert pretrain(settings(train__steps=3, resume="latest"))
+    assert "complete already: step 3 of 3" in capsys.readouterr().out
+
+
+def test_a_run_folder_stands_for_its_newest_checkpoint(settings):
+    first = settings(train__steps=3)
+    assert pretrain(first)
+    assert pretrain(settings("second", model__checkpoint=first.run_dir, train__steps=1))
+
+
 def test_a_checkpoint_with_another_scheme_than_the_settings_is_refused(settings):
     first = settings(normalization__scheme="lns", train__steps=3)
     assert pretrain(first)
     start = checkpoint.path_of(Path(first.run_dir), 3)
-    with pytest.raises(ConfigError, match="--normalization.scheme pre: .* carries lns"):
+    with pytest.raises(ConfigError, match="--normalization.scheme pre: .* say --normalization.scheme lns"):
         pretrain(settings("second", model__checkpoint=start))
     assert pretrain(settings("third", model__checkpoint=start, normalization__scheme="lns", train__steps=1))

@@ -53,6 +53,8 @@ def test_one_source_may_be_written_without_a_list(tmp_path):
         ("train: {micro_batch: 3, global_batch: 4}", ["--train.global-batch 4", "multiple", "3"]),
         ("model: {preset: llama_130}", ["--model.preset llama_130", "Did you mean llama_130m?"]),
         ("model: {preset: tiny-4x33}", ["tiny-4x33", "multiple of 32"]),
+        ("train: {steps: 20}\noptim: {warmup: 30}", ["--optim.warmup 30", "20", "peak"]),
+        ("optim: {schedule: wsd, warmup: 0.9, decay: 0.9}", ["--optim.warmup 0.9 and --optim.decay 0.9"]),
         ("model: big", ["model", "'big'"]),
         ("- a list", ["keys and values"]),
         ("a: [", ["not a YAML file"]),

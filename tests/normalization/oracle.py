@@ -117,7 +117,9 @@ def logits(
 
 def std(initialization: str, role: str, L: int, fan_in: int, fan_out: int, s: float) -> float:
     """Standard deviation of a layer's linear map of that role (as `Network.maps` names it) at the start."""
-    if initialization == "deepnorm" and role != "router":  # Xavier normal; gain beta everywhere but in the query and key
+    if (
+        initialization == "deepnorm" and role != "router"
+    ):  # Xavier normal; gain beta everywhere but in the query and key
         beta = 1.0 if role in ("query", "key") else 1 / (8 * L) ** (1 / 4)
         return beta * math.sqrt(2 / (fan_in + fan_out))
     return s / math.sqrt(2 * L) if initialization == "scaled" and role in ("output", "down") else s

@@ -74,16 +74,15 @@ def test_a_model_sharing_the_config_is_untouched(family: str, scheme: str) -> No
 @tiny.each_scheme
 def test_layers_keep_their_class_name(family: str, scheme: str) -> None:
     """FSDP's wrap policy and `device_map` look for it."""
-    name = type(tiny.layers(tiny.stock(family))[0]).__name__
-    model = tiny.patched(family, scheme)
+    kind = type(tiny.layers(tiny.stock(family))[0])
+    model, name = tiny.patched(family, scheme), kind.__name__
     assert name in model._no_split_modules
     assert {type(layer).__name__ for layer in tiny.layers(model)} == {name}
-    assert isinstance(tiny.layers(model)[0], type(tiny.layers(tiny.stock(family))[0]))
+    assert isinstance(tiny.layers(model)[0], kind)
 
 
-@tiny.each_family
+@tiny.each_family_and_attention
 @tiny.each_scheme
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_from_config_builds_what_apply_places(family: str, scheme: str, attention: str) -> None:
     needed = oracle.NEEDED.get(scheme, {})
     built = normalization.from_config(tiny.config(family), scheme, attn_implementation=attention, **needed)

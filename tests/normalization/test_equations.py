@@ -38,9 +38,8 @@ def test_float64_logits_without_the_final_norm(family: str, scheme: str, options
         assert error(model, family, scheme, final_norm=False, **options) < 1e-10
 
 
-@tiny.each_family
+@tiny.each_family_and_attention
 @tiny.each_scheme
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_float32_logits_as_shipped(family: str, scheme: str, attention: str) -> None:
     assert error(tiny.patched(family, scheme, attention=attention), family, scheme) < 1e-4
 
@@ -112,7 +111,13 @@ def test_another_architecture_would_be_seen(family: str, changes: dict[str, Any]
 def test_a_swapped_or_lost_norm_would_be_seen(family: str, scheme: str) -> None:
     model = tiny.patched(family, scheme)
     net = oracle.NETWORKS[family]
-    assert error(model, family, scheme, final_norm=False) > 1e-2
+    # A norm without weights that stands at the end of the last layer makes another one after it the identity.
+    twice = family == "olmo" and (scheme, {}) in oracle.ENDS_IN_NORM
+    assert (
+        (error(model, family, scheme, final_norm=False) < 1e-4)
+        if twice
+        else (error(model, family, scheme, final_norm=False) > 1e-2)
+    )
     if not list(tiny.layers(model)[0].get_submodule(net.attention_norm).parameters()):
         return
     swapped = model.state_dict()

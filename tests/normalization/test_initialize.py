@@ -110,7 +110,7 @@ def test_a_tied_head_is_drawn_once_as_the_embedding(family: str) -> None:
     assert_std(next(iter(tiny.layers(model)[0].mlp.parameters())), 0.02, "std")
 
 
-@tiny.each_family
+@tiny.each_representative
 @tiny.each_scheme
 def test_seeded(family: str, scheme: str) -> None:
     def drawn(seed: int) -> Tensor:

@@ -64,6 +64,10 @@ CASES = [(scheme, oracle.NEEDED.get(scheme, {})) for scheme in SCHEMES] + [
 each_family = pytest.mark.parametrize("family", FAMILIES)
 each_representative = pytest.mark.parametrize("family", REPRESENTATIVES)
 each_scheme = pytest.mark.parametrize("scheme", SCHEMES)
+each_family_and_attention = pytest.mark.parametrize(
+    ("family", "attention"),
+    [(family, "sdpa") for family in FAMILIES] + [(family, "eager") for family in REPRESENTATIVES],
+)
 each_case = pytest.mark.parametrize(
     ("scheme", "options"),
     CASES,
@@ -138,6 +142,7 @@ def logits(model: Any, ids: Tensor | None = None) -> Tensor:
 def all_float64() -> Iterator[None]:
     """Inside, code that asks for float32 gets float64: norms, rotary tables and softmax of transformers ask
     for it, whatever a model's dtype. Build and run a model inside to compare it with an exact formula."""
+    single = torch.float32
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "float32", torch.float64)
         patch.setattr(torch, "float", torch.float64)
@@ -146,4 +151,4 @@ def all_float64() -> Iterator[None]:
         try:
             yield
         finally:
-            torch.set_default_dtype(torch.float32)
+            torch.set_default_dtype(single)
