@@ -45,11 +45,8 @@ def make_accelerator(run: RunConfig) -> Accelerator:
         project_dir=run.run_dir,
         step_scheduler_with_optimizer=False,
     )
-    if accelerator.distributed_type in (DistributedType.DEEPSPEED, DistributedType.FSDP):
-        raise ConfigError(
-            f"accelerate launch with {accelerator.distributed_type.value}: gradient norms and clipping do not see "
-            "shards yet; launch with --multi_gpu (DDP)"
-        )
+    if accelerator.distributed_type == DistributedType.FSDP:
+        raise ConfigError("accelerate launch with FSDP: not supported yet; launch with --multi_gpu (DDP) or DeepSpeed")
     # The Hugging Face files of a checkpoint hold the weights already; DeepSpeed and FSDP keep shards of their own.
     accelerator.register_save_state_pre_hook(lambda models, weights, folder: weights.clear())
     accelerator.register_load_state_pre_hook(lambda models, folder: models.clear())
@@ -59,7 +56,25 @@ def make_accelerator(run: RunConfig) -> Accelerator:
             f"--train.global-batch {run.train.global_batch}: must be a multiple of --train.micro-batch x processes = "
             f"{run.train.micro_batch} x {accelerator.num_processes} = {micro_step}"
         )
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        _configure_deepspeed(accelerator, run)
     return accelerator
+
+
+def _configure_deepspeed(accelerator: Accelerator, run: RunConfig) -> None:
+    """What DeepSpeed needs to know of the run. Its configuration chooses how state is shared, the run all else."""
+    if run.train.precision == "fp16":
+        raise ConfigError("--train.precision fp16: not with DeepSpeed; use bf16 or fp32")
+    config = accelerator.state.deepspeed_plugin.deepspeed_config
+    config |= {
+        "train_micro_batch_size_per_gpu": run.train.micro_batch,
+        "gradient_accumulation_steps": run.train.global_batch // (run.train.micro_batch * accelerator.num_processes),
+        "train_batch_size": run.train.global_batch,
+        "gradient_clipping": run.optim.clip or 0.0,
+        "zero_allow_untested_optimizer": True,
+    }
+    if accelerator.state.deepspeed_plugin.zero_stage == 3:
+        config["zero_optimization"]["stage3_gather_16bit_weights_on_model_save"] = True
 
 
 def _require_trackers(trackers: Sequence[str]) -> None:

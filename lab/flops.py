@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from transformers import PreTrainedModel
+
+from lab.shards import whole_shape
 
 _PEAK_BF16 = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "4090": 165e12}
 """Dense bf16 FLOP/s of NVIDIA's data sheets, by a part of the device's name."""
@@ -19,10 +23,11 @@ def flops_per_token(model: PreTrainedModel, block_length: int) -> float:
     config = model.config
     embedding = model.get_input_embeddings()
     lookups = {id(parameter) for parameter in embedding.parameters()}
-    matrices = sum(p.numel() for p in model.parameters() if p.ndim > 1 and id(p) not in lookups)
+    shapes = {id(parameter): whole_shape(parameter) for parameter in model.parameters()}
+    matrices = sum(math.prod(shape) for key, shape in shapes.items() if len(shape) > 1 and key not in lookups)
     head = model.get_output_embeddings()
     if head is not None and id(head.weight) in lookups:
-        matrices += head.weight.numel()
+        matrices += math.prod(shapes[id(head.weight)])
     return 6.0 * matrices + 6.0 * config.num_hidden_layers * block_length * config.hidden_size
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from accelerate.utils import set_seed
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PretrainedConfig, PreTrainedModel
 
 import normalization
@@ -78,6 +79,8 @@ def build_model(run: RunConfig, *, tokenizer_size: int, eos_token_id: int | None
         raise ConfigError(f"--model.attention {settings.attention}: {error}") from error
     if settings.checkpoint is not None:
         return model
+    # From the seed itself: how many numbers building has drawn before depends on how the model is sharded.
+    set_seed(run.train.seed)
     normalization.initialize(model, settings.initialization, std=settings.std, embedding_std=settings.embedding_std)
     return model
 

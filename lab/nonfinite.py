@@ -25,7 +25,7 @@ def locate(
     Returns:
         For example "the output of layer_03", or None where all is finite on this rank.
     """
-    weights = groups.norms([parameter.detach() for parameter in groups.parameters])
+    weights = groups.weight_norms(groups.weights())
     for name, norm in zip(groups.names, weights.tolist(), strict=True):
         if not _finite(norm):
             return f"the weights of {name}"

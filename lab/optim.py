@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from lab.config import OptimConfig, length_in_steps
+from lab.shards import whole_shape
 
 _OPTIMIZERS: dict[str, Any] = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
 
@@ -22,7 +23,7 @@ def build_optimizer(model: nn.Module, config: OptimConfig, device: torch.device)
     decayed: list[nn.Parameter] = []
     kept: list[nn.Parameter] = []
     for parameter in model.parameters():
-        is_matrix = parameter.ndim > 1 and id(parameter) not in embeddings
+        is_matrix = len(whole_shape(parameter)) > 1 and id(parameter) not in embeddings
         (decayed if is_matrix else kept).append(parameter)
     groups = [
         {"params": decayed, "weight_decay": config.weight_decay},

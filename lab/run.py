@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.utils import set_seed
 from transformers import AutoTokenizer, PreTrainedModel
 
 import normalization
@@ -19,6 +19,7 @@ from lab.data import Corpus, load_tokenizer, prepare
 from lab.distributed import make_accelerator
 from lab.models import build_model, source_of
 from lab.settings import differences, load, stored_config
+from lab.shards import whole_shape
 from lab.train import Trainer
 
 
@@ -45,7 +46,6 @@ def pretrain(run: RunConfig) -> bool:
         tokenizer = AutoTokenizer.from_pretrained(resume_from)
     corpus = prepare(run.data, tokenizer, seed=run.train.seed, progress=show_progress)
 
-    set_seed(run.train.seed)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         if resume_from is None:
@@ -89,7 +89,7 @@ def _resume_point(run: RunConfig, accelerator: Accelerator, console: Console) ->
 def _derived(run: RunConfig, trainer: Trainer, accelerator: Accelerator) -> dict[str, Any]:
     """What follows from the settings."""
     return {
-        "parameters": sum(parameter.numel() for parameter in trainer.bare_model.parameters()),
+        "parameters": sum(math.prod(whole_shape(parameter)) for parameter in trainer.bare_model.parameters()),
         "steps": run.steps,
         "tokens_per_step": run.tokens_per_step,
         "tokens": run.tokens,

@@ -129,7 +129,7 @@ def _underscored(value: Any) -> Any:
     """Keys may be written as flags are (post-layers) or as fields are (post_layers)."""
     if isinstance(value, Mapping):
         return {str(key).replace("-", "_"): _underscored(inner) for key, inner in value.items()}
-    return value
+    return [_underscored(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _fields(content: Mapping[str, Any], kind: Any, path: Path, above: tuple[str, ...]) -> dict[str, Any]:

@@ -7,12 +7,13 @@ import json
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object, set_seed
+from accelerate.utils import DistributedType, gather_object, set_seed
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -31,6 +32,7 @@ from lab.manifest import Manifest
 from lab.monitors import Groups, build
 from lab.optim import build_optimizer, learning_rate
 from lab.settings import flat
+from lab.shards import shards_of
 from lab.signals import StopRequest
 
 Batch = dict[str, Tensor]
@@ -93,7 +95,8 @@ class Trainer:
         model.train()
         optimizer = build_optimizer(model, run.optim, accelerator.device)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
-        self.groups = Groups(model)
+        self.groups = Groups(model, shards_of(accelerator), partial(accelerator.reduce, reduction="sum"))
+        self.engine: Any = self.model if accelerator.distributed_type == DistributedType.DEEPSPEED else None
         self.monitors = build(self.groups)
 
         self.progress = Progress()
@@ -188,11 +191,11 @@ class Trainer:
         loss_sums = []
         for number, batch in enumerate(batches, start=1):
             is_last = number == micro_batches
-            with nullcontext() if is_last else self.accelerator.no_sync(self.model):
+            with nullcontext() if is_last or self.engine else self.accelerator.no_sync(self.model):
                 inputs = {name: tensor for name, tensor in batch.items() if name != "targets"}
                 loss_sum = self.loss_sum(self.model(**inputs, use_cache=False).logits, batch["targets"])
                 # Ranks average their gradients; the loss is a sum over all ranks' targets divided by their number.
-                self.accelerator.backward(loss_sum * (world / max(targets, 1)))
+                self._backward(loss_sum * (world / max(targets, 1)), is_last=is_last)
                 loss_sums.append(loss_sum.detach())
         loss = all_sum(self.accelerator, [float(torch.stack(loss_sums).sum())])[0] / max(targets, 1)
 
@@ -219,37 +222,46 @@ class Trainer:
             batch["targets"].view(-1)[max(remaining, 0) :] = IGNORED
         return {name: tensor.to(accelerator.device, non_blocking=True) for name, tensor in batch.items()}
 
+    def _backward(self, loss: Tensor, *, is_last: bool) -> None:
+        if self.engine is None:
+            self.accelerator.backward(loss)
+            return
+        # Accelerate's own call would go on to the update, and clear the gradients before anyone has seen them.
+        self.engine.backward(loss, scale_wrt_gas=False)
+        if not is_last:
+            self.engine.step()  # no update yet: it counts the micro-batch
+
     def _gradient_norms(self) -> Tensor:
         """L2 norm of the gradient by place."""
         if self.accelerator.scaler is not None:
             self.accelerator.unscale_gradients(self.optimizer)
-        gradients = [
-            parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
-            for parameter in self.groups.parameters
-        ]
-        return self.groups.norms(gradients)
+        return self.groups.gradient_norms()
 
     def _update(self, step: int, gradient_norms: Tensor, gradient_norm: float, *, measure: bool) -> dict[str, float]:
         run = self.run_config
         if measure:
             for monitor in self.monitors:
                 monitor.before_update(gradient_norms)
-        if run.optim.clip is not None and gradient_norm > run.optim.clip:
-            # As torch.nn.utils.clip_grad_norm_ does, with the norm that is known already.
-            torch.nn.utils.clip_grads_with_norm_(
-                self.groups.parameters,
-                run.optim.clip,
-                torch.tensor(gradient_norm, device=self.accelerator.device),
-            )
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, run.steps, run.optim)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        self._clip_and_apply(gradient_norm)
         figures: dict[str, float] = {}
         if measure:
             for monitor in self.monitors:
                 figures |= monitor.after_update()
         return figures
+
+    def _clip_and_apply(self, gradient_norm: float) -> None:
+        if self.engine is not None:
+            self.engine.step()  # clips as its configuration says, which is the run's
+            return
+        clip = self.run_config.optim.clip
+        if clip is not None and gradient_norm > clip:
+            # As torch.nn.utils.clip_grad_norm_ does, with the norm that is known already.
+            norm = torch.tensor(gradient_norm, device=self.accelerator.device)
+            torch.nn.utils.clip_grads_with_norm_(self.groups.parameters, clip, norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
 
     def _stop_if_not_finite(
         self, step: int, loss: float, gradient_norm: float, gradient_norms: Tensor, batches: list[Batch]

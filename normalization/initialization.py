@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import get_args
 
@@ -13,7 +14,7 @@ from torch import nn
 from normalization import schemes
 from normalization.api import family_of, spec
 from normalization.families import Family
-from normalization.weights import Part, Role
+from normalization.weights import Layout, Role
 
 Distribution = Callable[[int, int], float]
 """Standard deviation of a zero-mean normal distribution from a linear map's (fan_in, fan_out)."""
@@ -85,16 +86,13 @@ def initialize(
         )
 
     for name, parameter in model.named_parameters():
-        if parameter.is_meta or parameter.numel() == 0:
-            raise ValueError(
-                f"{name} has no memory to draw into; give the model some first (`to_empty`), or gather what ZeRO-3 "
-                "has partitioned"
-            )
+        if parameter.is_meta or (parameter.numel() == 0 and not _is_partitioned(parameter)):
+            raise ValueError(f"{name} has no memory to draw into; give the model some first (`to_empty`)")
 
     depth: int = model.config.num_hidden_layers  # type: ignore[assignment, union-attr]
     by_role = _table(depth, std)[initialization]
     family = family_of(model)
-    matrices = dict(_matrices(model, family))
+    layouts = dict(_layouts(model, family))
     head = model.get_output_embeddings()  # type: ignore[operator]
     drawn: set[int] = set()
     for module in model.modules():
@@ -102,28 +100,46 @@ def initialize(
             if id(parameter) in drawn:
                 continue
             drawn.add(id(parameter))
-            if id(parameter) in matrices:
-                for part in matrices[id(parameter)]:
-                    nn.init.normal_(part.view, std=by_role[part.role](part.fan_in, part.fan_out))
-            elif isinstance(module, nn.Embedding):
-                nn.init.normal_(parameter, std=embedding_std)
-            elif name == "bias":
-                nn.init.zeros_(parameter)
-            elif module is head:
-                nn.init.normal_(parameter, std=std)
-            elif parameter.ndim == 1:
-                nn.init.constant_(parameter, family.unit_weight)
-            else:
-                raise ValueError(
-                    f"{type(module).__name__}.{name} of shape {tuple(parameter.shape)} has no distribution; "
-                    "add the weight to its family's entry in normalization/families.py"
-                )
+            with _whole(parameter):
+                if id(parameter) in layouts:
+                    for part in layouts[id(parameter)](parameter.detach(), model.config):
+                        nn.init.normal_(part.view, std=by_role[part.role](part.fan_in, part.fan_out))
+                elif isinstance(module, nn.Embedding):
+                    nn.init.normal_(parameter, std=embedding_std)
+                elif name == "bias":
+                    nn.init.zeros_(parameter)
+                elif module is head:
+                    nn.init.normal_(parameter, std=std)
+                elif parameter.ndim == 1:
+                    nn.init.constant_(parameter, family.unit_weight)
+                else:
+                    raise ValueError(
+                        f"{type(module).__name__}.{name} of shape {tuple(parameter.shape)} has no distribution; "
+                        "add the weight to its family's entry in normalization/families.py"
+                    )
     return model
 
 
-def _matrices(model: nn.Module, family: Family) -> Iterator[tuple[int, list[Part]]]:
+def _layouts(model: nn.Module, family: Family) -> Iterator[tuple[int, Layout]]:
     for layer in family.decoder_layers(model):
         weights = dict(layer.named_parameters())
         for path, layout in family.weights.items():
             if path in weights:
-                yield id(weights[path]), layout(weights[path].detach(), model.config)
+                yield id(weights[path]), layout
+
+
+def _is_partitioned(parameter: nn.Parameter) -> bool:
+    """Whether ZeRO-3 has spread a parameter over the ranks."""
+    return hasattr(parameter, "ds_id")
+
+
+@contextmanager
+def _whole(parameter: nn.Parameter) -> Iterator[None]:
+    """One parameter at a time is whole under ZeRO-3: all ranks draw alike, and keep what rank 0 drew."""
+    if not _is_partitioned(parameter):
+        yield
+        return
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
+        yield

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from normalization import schemes
@@ -45,7 +45,8 @@ class NormalizationSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for `config.json`."""
-        return {"scheme": self.scheme, "options": dict(self.options), "final_norm": self.final_norm}
+        options = {name: _plain(value) for name, value in self.options.items()}
+        return {"scheme": self.scheme, "options": options, "final_norm": self.final_norm}
 
     def plans(self, depth: int) -> list[LayerPlan]:
         """The plan of each of `depth` layers.
@@ -61,3 +62,9 @@ class NormalizationSpec:
                 "layer does not end in one; it is for schemes whose last layer does (post, deepnorm)"
             )
         return plans
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, LayerPlan):
+        return asdict(value)
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value

@@ -8,15 +8,22 @@ import torch
 from torch import Tensor, nn
 
 import normalization
+from lab.shards import Shards
 
 
 class Groups:
     """A causal LM's parameters by place: `embedding`, `layer_01` .. `layer_L`, `final_norm`, `head`.
 
     A head that is tied to the embedding belongs to `embedding`.
+
+    Args:
+        model: as the accelerator has prepared it.
+        shards: which part of gradients and weights is here.
+        add_up: sum of a tensor over ranks.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, shards: Shards, add_up: Callable[[Tensor], Tensor]) -> None:
+        self.shards, self._add_up = shards, add_up
         layers = normalization.decoder_layers(model)
         width = max(2, len(str(len(layers))))
         place = {
@@ -34,12 +41,24 @@ class Groups:
         self.names: list[str] = sorted(set(names), key=_depth)
         self._index = torch.tensor([self.names.index(name) for name in names])
 
-    def norms(self, tensors: Sequence[Tensor]) -> Tensor:
-        """L2 norm by place, float32 `(len(names),)`, of one tensor for each parameter."""
+    def weights(self) -> list[Tensor]:
+        """This rank's part of each parameter."""
+        return [self.shards.weight(parameter) for parameter in self.parameters]
+
+    def weight_norms(self, weights: Sequence[Tensor]) -> Tensor:
+        """L2 norm by place, float32 `(len(names),)`, of tensors that are cut as the weights are."""
+        return self._norms(weights, are_parts=self.shards.weights_are_parts)
+
+    def gradient_norms(self) -> Tensor:
+        """L2 norm of the gradient by place, float32 `(len(names),)`; between backward pass and update."""
+        gradients = [self.shards.gradient(parameter) for parameter in self.parameters]
+        return self._norms(gradients, are_parts=self.shards.gradients_are_parts)
+
+    def _norms(self, tensors: Sequence[Tensor], *, are_parts: bool) -> Tensor:
         each = torch.stack(torch._foreach_norm(list(tensors), 2, dtype=torch.float32))
         squares = torch.zeros(len(self.names), device=each.device)
         squares.index_add_(0, self._index.to(each.device), each.square())
-        return squares.sqrt()
+        return (self._add_up(squares) if are_parts else squares).sqrt()
 
     def named(self, prefix: str, values: Tensor) -> dict[str, float]:
         """`{prefix}/{place}` -> value."""

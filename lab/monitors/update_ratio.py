@@ -19,15 +19,15 @@ class UpdateRatio(Monitor):
         self._before: list[Tensor] = []
 
     def before_update(self, gradient_norms: Tensor) -> None:  # noqa: D102
-        weights = [parameter.detach() for parameter in self.groups.parameters]
-        self._weight_norms = self.groups.norms(weights)
+        weights = self.groups.weights()
+        self._weight_norms = self.groups.weight_norms(weights)
         if not self._before:
             self._before = [torch.empty_like(weight) for weight in weights]
         torch._foreach_copy_(self._before, weights)
 
     def after_update(self) -> dict[str, float]:  # noqa: D102
-        torch._foreach_sub_(self._before, [parameter.detach() for parameter in self.groups.parameters])
-        updates = self.groups.norms(self._before)
+        torch._foreach_sub_(self._before, self.groups.weights())
+        updates = self.groups.weight_norms(self._before)
         tiny = torch.finfo(updates.dtype).tiny
         return self.groups.named("weight_norm", self._weight_norms) | self.groups.named(
             "update_ratio", updates / self._weight_norms.clamp_min(tiny)

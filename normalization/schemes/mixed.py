@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
+from difflib import get_close_matches
 from typing import Annotated, Any
 
 from normalization.plan import LayerPlan
@@ -46,15 +48,18 @@ def _listed(layers: Any) -> list[Any]:
 
 def _item(item: Any) -> tuple[int | None, LayerPlan | list[str]]:
     if isinstance(item, LayerPlan):
-        return 1, item
+        return 1, _checked(item)
     if isinstance(item, Mapping):
         count = item.get("count", 1)
-        known = {field.name for field in fields(LayerPlan)}
-        if unknown := set(item) - known - {"count"}:
-            raise ValueError(
-                f"layers: unknown field {', '.join(sorted(unknown))} in {dict(item)!r}; has {sorted(known)}"
-            )
-        return count, LayerPlan(**{name: value for name, value in item.items() if name != "count"})
+        if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+            raise ValueError(f"layers: count={count!r} in {dict(item)!r} must be a number of layers")
+        known = [field.name for field in fields(LayerPlan)]
+        for name in item:
+            if name not in (*known, "count"):
+                near = get_close_matches(str(name), known, n=1)
+                hint = f" (did you mean {near[0]!r}?)" if near else ""
+                raise ValueError(f"layers: unknown field {name!r}{hint} in {dict(item)!r}; has {', '.join(known)}")
+        return count, _checked(LayerPlan(**{name: value for name, value in item.items() if name != "count"}))
     if not (match := _ITEM.fullmatch(str(item))):
         raise ValueError(f"layers: {item!r} is no item: {_HELP}")
     names = re.split(r"\s*\+\s*", match[2])
@@ -62,6 +67,17 @@ def _item(item: Any) -> tuple[int | None, LayerPlan | list[str]]:
         if get(name).name == "mixed":
             raise ValueError("layers: 'mixed' cannot be one of its own parts")
     return (int(match[1]) if match[1] else None), names
+
+
+def _checked(plan: LayerPlan) -> LayerPlan:
+    for field in fields(plan):
+        value: Any = getattr(plan, field.name)
+        is_flag = isinstance(field.default, bool)
+        if isinstance(value, bool) is not is_flag or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"layers: {field.name}={value!r} must be {'true or false' if is_flag else 'a number'}")
+    if not plan.slots:
+        raise ValueError(f"layers: a plan needs at least one of norm_in, norm_out and norm_post; {plan} has none")
+    return replace(plan, input_scale=float(plan.input_scale), residual_scale=float(plan.residual_scale))
 
 
 def _joined(plans: Iterable[LayerPlan]) -> LayerPlan:

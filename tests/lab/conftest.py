@@ -126,13 +126,20 @@ def start() -> Any:
 
 
 @pytest.fixture
-def launch() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """`accelerate launch lab/pretrain.py` with several CPU processes."""
+def launch(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`accelerate launch lab/pretrain.py` with several CPU processes: DDP, or DeepSpeed with `zero_stage`."""
 
-    def run(processes: int, *words: str) -> subprocess.CompletedProcess[str]:
-        launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]
-        launcher += ["--num_processes", str(processes), "--num_machines", "1", "--mixed_precision", "no"]
+    def run(processes: int, *words: str, zero_stage: int | None = None) -> subprocess.CompletedProcess[str]:
+        launcher = [sys.executable, "-m", "accelerate.commands.launch", "--mixed_precision", "no"]
+        launcher += ["--num_processes", str(processes), "--num_machines", "1"]
         launcher += ["--dynamo_backend", "no", "--main_process_port", "0"]
+        if zero_stage is None:
+            launcher.append("--multi_gpu")
+        else:
+            file = tmp_path / f"zero{zero_stage}.json"
+            file.write_text(json.dumps({"zero_optimization": {"stage": zero_stage}}))
+            launcher += ["--use_deepspeed", "--deepspeed_config_file", str(file)]
+            launcher += ["--zero3_init_flag", str(zero_stage == 3).lower()]
         return subprocess.run(
             [*launcher, str(REPOSITORY / "lab" / "pretrain.py"), *map(str, words)],
             env=environment(),

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from tests.normalization.oracle_networks import NETWORKS, Map, Network
 
-
 # DESIGN section 2, line by line. F sublayer, N its own norm, M its second norm (peri), l = 1..L.
 
 

@@ -154,11 +154,11 @@ def test_an_unknown_initialization_names_the_nearest() -> None:
 
 
 @tiny.each_family
-def test_parameters_that_zero_3_has_taken_away_are_refused(family: str) -> None:
+def test_parameters_without_memory_are_refused_before_anything_is_drawn(family: str) -> None:
     model = tiny.stock(family)
     for parameter in model.parameters():
         parameter.data = torch.empty(0)
-    with pytest.raises(ValueError, match="gather what ZeRO-3 has partitioned"):
+    with pytest.raises(ValueError, match="has no memory to draw into"):
         normalization.initialize(model)
 
 

@@ -1,5 +1,6 @@
 """A patched model trains as a stock one does: gradients, checkpointing, compilation, autocast."""
 
+# ruff: noqa: E741 (layer l of L, as in the papers)
 from __future__ import annotations
 
 from typing import Any
@@ -100,9 +101,11 @@ def test_autocast_bfloat16(family: str, scheme: str) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         low_loss, low = backward(model)
     assert abs(low_loss - loss) < 0.05 * loss
+    # Without a norm before attention its scores can be large, and rounding shows.
+    bound = 0.6 if scheme == "out" else 0.2
     for name, gradient in low.items():
         assert gradient.dtype == torch.float32 and gradient.isfinite().all(), name
-        assert (gradient - exact[name]).norm() < 0.3 * exact[name].norm() or "c_attn.bias" in name, name
+        assert (gradient - exact[name]).norm() < bound * exact[name].norm() or "c_attn.bias" in name, name
 
 
 @tiny.each_family
@@ -120,23 +123,20 @@ def test_dropout_is_where_the_stock_model_has_it(family: str) -> None:
 @pytest.mark.parametrize(("family", "dropout"), [("phi3", "resid_pdrop"), ("gpt_neox", "hidden_dropout")])
 @tiny.each_scheme
 def test_dropout_of_the_branch_is_part_of_the_sublayer(family: str, dropout: str, scheme: str) -> None:
-    """With all of the branch dropped, F is zero, and the stream runs through what the scheme puts around it."""
+    """With all of the branch dropped F is zero, and the stream runs through what the scheme puts around it."""
     model = tiny.patched(family, scheme, **{dropout: 1.0}).train()
     caught: list[Tensor] = []
     for layer in tiny.layers(model):
-        layer.register_forward_hook(lambda _m, args, out: caught.append(out))
-    x = torch.randn(2, 3, 32)
-    model(inputs_embeds=x, use_cache=False)
-    weights = {name: value.double() for name, value in model.state_dict().items()}
-    net = oracle.NETWORKS[family](weights, model.config)
-    expected = torch.zeros_like(x) if family == "gpt_neox" else x  # its embeddings drop out too
-    expected = expected.double()
+        layer.register_forward_hook(lambda _m, _i, out: caught.append(out.detach().double()))
+    embeddings = torch.randn(2, 3, 32)
+    model(inputs_embeds=embeddings, use_cache=False)
+    net = oracle.NETWORKS[family](model.state_dict(), model.config)
+    x = torch.zeros(2, 3, 32).double() if family == "gpt_neox" else embeddings.double()  # neox drops embeddings too
     for l in range(1, tiny.LAYERS + 1):
         for own in (net.attention_norm, net.mlp_norm):
             N, M = net.norm(net.at(l) + own), net.norm(net.at(l) + own + "_out")
-            options = oracle.NEEDED.get(scheme, {})
-            expected = oracle.SCHEMES[scheme](expected, torch.zeros_like, N, M, l, tiny.LAYERS, **options)
-        assert torch.allclose(caught[l - 1].double(), expected, atol=1e-4)
+            x = oracle.SCHEMES[scheme](x, torch.zeros_like, N, M, l, tiny.LAYERS, **oracle.NEEDED.get(scheme, {}))
+        assert torch.allclose(caught[l - 1], x, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", ["mixtral", "qwen3_moe"])

@@ -1,4 +1,4 @@
-"""A patched model under what people do with models: compile, export, decode in every way, copy, cast, resize, train on."""
+"""A patched model under what people do with models: compile, export, decode, copy, cast, resize, train on."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ def generate(model: Any, ids: Tensor, **settings: Any) -> Tensor:
     return model.generate(ids, attention_mask=torch.ones_like(ids), **({"do_sample": False} | lengths | settings))
 
 
-# -- built without memory -----------------------------------------------------------------------------------------------
+# -- built without memory ----------------------------------------------------------------------------------------------
 
 
-@each_placement
+@pytest.mark.parametrize(("family", "scheme"), [("llama", "mixed"), ("gpt2", "lns"), ("mixtral", "peri")])
 def test_materialised_by_accelerate(tmp_path: Path, family: str, scheme: str) -> None:
     """Built empty, filled from sharded files: nothing that a forward needs was made in `__init__`."""
     model = tiny.patched(family, scheme)
     # Accelerate takes a mixture's files as they lie, where transformers would convert them.
-    model.save_pretrained(tmp_path, max_shard_size="20KB", save_original_format=False)
+    model.save_pretrained(tmp_path, max_shard_size="60KB", save_original_format=False)
     with init_empty_weights():
         empty = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tmp_path))
     assert all(parameter.is_meta for parameter in empty.parameters())
@@ -54,7 +54,7 @@ def test_materialised_by_accelerate(tmp_path: Path, family: str, scheme: str) ->
     assert torch.equal(tiny.logits(filled), tiny.logits(model))
 
 
-# -- compiled and exported ----------------------------------------------------------------------------------------------
+# -- compiled and exported ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.filterwarnings("ignore:While compiling, we found certain side effects")
@@ -76,7 +76,7 @@ def test_compiled_whole_and_once_for_all_lengths(family: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:While compiling, we found certain side effects")
-@each_family
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_no_graph_break_that_stock_lacks(family: str) -> None:
     breaks = []
     for model in (
@@ -91,8 +91,9 @@ def test_no_graph_break_that_stock_lacks(family: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:While compiling, we found certain side effects")
-@each_family
-@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize(
+    ("family", "strict"), [*((family, False) for family in FAMILIES), ("llama", True), ("gpt2", True)]
+)
 def test_exported(family: str, strict: bool) -> None:
     """The stock models of these families export both ways."""
     model = tiny.patched(family, "mixed", EVERYTHING, num_hidden_layers=2)
@@ -109,7 +110,7 @@ def test_exported(family: str, strict: bool) -> None:
         assert torch.allclose(found, tiny.logits(model, ids), atol=1e-5)
 
 
-# -- attention and caches -----------------------------------------------------------------------------------------------
+# -- attention and caches ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -180,7 +181,7 @@ def test_assisted_decoding(family: str, scheme: str) -> None:
         assert torch.equal(generate(model, ids, assistant_model=assistant), expected)
 
 
-# -- changed in memory --------------------------------------------------------------------------------------------------
+# -- changed in memory -------------------------------------------------------------------------------------------------
 
 
 @each_placement
@@ -232,6 +233,8 @@ for file in sorted(Path(sys.argv[1]).iterdir()):
 @pytest.mark.parametrize(("dtype", "tolerance"), [("bfloat16", 0.1), ("float16", 0.02), ("float64", 1e-4)])
 def test_cast(family: str, scheme: str, dtype: str, tolerance: float) -> None:
     model = tiny.patched(family, scheme)
+    if family == "mixtral":
+        model.set_experts_implementation("eager")  # its faster kernel has no float64
     expected = tiny.logits(model)
     kind = getattr(torch, dtype)
     assert model.to(kind) is model
@@ -242,7 +245,7 @@ def test_cast(family: str, scheme: str, dtype: str, tolerance: float) -> None:
     assert (found - expected).abs().mean() < tolerance * expected.abs().mean()
 
 
-# -- trained on ---------------------------------------------------------------------------------------------------------
+# -- trained on --------------------------------------------------------------------------------------------------------
 
 
 def gradients(model: Any) -> dict[str, Tensor]:
