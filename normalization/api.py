@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from typing import Any, TextIO
 
@@ -96,13 +97,20 @@ def from_pretrained(
     A checkpoint that was saved with a scheme needs none: `AutoModelForCausalLM.from_pretrained(path)`.
 
     Raises:
-        ValueError: unknown scheme, option or family, or a checkpoint that already carries a scheme.
+        ValueError: unknown scheme, option or family; a checkpoint that already carries a scheme, or that lacks
+            weights of its own.
     """
     stock = AutoConfig.from_pretrained(path)
     wanted = config(stock, scheme, final_norm=final_norm, **options)
-    return AutoModelForCausalLM.from_pretrained(
-        path, config=wanted, dtype=dtype, attn_implementation=attn_implementation
+    model, report = AutoModelForCausalLM.from_pretrained(
+        path, config=wanted, dtype=dtype, attn_implementation=attn_implementation, output_loading_info=True
     )
+    family = families.of_config(stock)
+    with torch.device("meta"):
+        of_stock = set(family.stock(copy.deepcopy(stock)).state_dict())
+    if lacking := sorted(of_stock & set(report["missing_keys"])):
+        raise ValueError(f"{path} lacks weights of a {family.causal_lm}: {', '.join(lacking[:4])}")
+    return model
 
 
 def spec(model: nn.Module) -> NormalizationSpec:

@@ -117,9 +117,11 @@ def register() -> None:
         config = config_class(family)
         AutoConfig.register(config.model_type, config, exist_ok=True)
         AutoModelForCausalLM.register(config, model_class(family), exist_ok=True)
-        # Mixtures of experts lie in files otherwise than in memory.
-        if (conversion := get_checkpoint_conversion_mapping(family.model_type)) is not None:
-            register_checkpoint_conversion_mapping(config.model_type, conversion, overwrite=True)
+        # Some files hold weights under other names or in other shapes than memory (GPT-NeoX's head, experts);
+        # transformers finds what to do by the stock model's type or class.
+        for stock, ours in ((family.model_type, config.model_type), (family.causal_lm, model_class(family).__name__)):
+            if (conversion := get_checkpoint_conversion_mapping(stock)) is not None:
+                register_checkpoint_conversion_mapping(ours, conversion, overwrite=True)
 
 
 def __getattr__(name: str) -> type:

@@ -10,6 +10,7 @@ import transformers
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
+from normalization.plan import Slot
 from normalization.weights import Layout, columns, grouped_rows, rows, rows_by_head
 
 
@@ -42,6 +43,8 @@ class Family:
     """Names of what the model hands to a layer by position, after the hidden states."""
     stock_scheme: str = "pre"
     """The scheme that the stock model follows, and that stays a stock checkpoint."""
+    own_slot: Slot = "in"
+    """Where the stock model has its norms; where a scheme has several, theirs stays there."""
     refuse: Callable[[Any], str | None] = lambda config: None
     """Why a config of this family cannot be patched, or None."""
 
@@ -89,6 +92,7 @@ _EXPERTS: dict[str, Layout] = {
 _LLAMA = _ATTENTION | _GATED_MLP
 _OUTPUT_NORM: dict[str, Any] = {
     "stock_scheme": "out",
+    "own_slot": "out",
     "attention_norm": "post_attention_layernorm",
     "mlp_norm": "post_feedforward_layernorm",
     "weights": _LLAMA,

@@ -84,8 +84,8 @@ def patch(layer: nn.Module, plan: LayerPlan, family: Family, config: PretrainedC
     """Make a stock decoder layer follow `plan`, in place; new norms start at one, else like its own."""
     norms: dict[str, dict[Slot, str]] = {}
     for own in (family.attention_norm, family.mlp_norm):
-        first, *further = plan.slots
-        # The layer's own norm fills the first slot, so that stock weights load under their names.
+        first, *further = sorted(plan.slots, key=lambda slot: slot != family.own_slot)
+        # The layer's own norm keeps its name, so that stock weights load, and its place if the plan has it.
         norms[own] = {first: own} | {slot: f"{own}_{slot}" for slot in further}
         for slot in further:
             layer.add_module(norms[own][slot], family.new_norm(layer.get_submodule(own), config))

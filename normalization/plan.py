@@ -26,7 +26,7 @@ class LayerPlan:
 
     @property
     def slots(self) -> tuple[Slot, ...]:
-        """The norms in use. The layer's own norm fills the first slot; each further one needs a new norm."""
+        """The norms in use. The layer's own norm fills one; each further one needs a new norm."""
         used: dict[Slot, bool] = {"in": self.norm_in, "post": self.norm_post, "out": self.norm_out}
         return tuple(slot for slot in used if used[slot])
 

@@ -55,8 +55,9 @@ class Depthlab{stock}({stock}):
             self.set_submodule(family.final_norm, nn.Identity())
 
 
-if (conversion := get_checkpoint_conversion_mapping("{model_type}")) is not None:
-    register_checkpoint_conversion_mapping("depthlab_{model_type}", conversion, overwrite=True)
+for own, others in (("depthlab_{model_type}", "{model_type}"), ("Depthlab{stock}", "{stock}")):
+    if (conversion := get_checkpoint_conversion_mapping(others)) is not None:
+        register_checkpoint_conversion_mapping(own, conversion, overwrite=True)
 '''
 
 

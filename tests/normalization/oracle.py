@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.normalization.oracle_networks import NETWORKS, Map, Network
+from tests.normalization.oracle_networks import NETWORKS
+from tests.normalization.oracle_parts import Map, Network
 
 # DESIGN section 2, line by line. F sublayer, N its own norm, M its second norm (peri), l = 1..L.
 
@@ -95,7 +96,7 @@ def streams(
     h = [x]
     for l in range(1, L + 1):
         for F, own in ((net.attention(l), net.attention_norm), (net.mlp(l), net.mlp_norm)):
-            N, M = net.norm(net.at(l) + own), net.norm(net.at(l) + own + "_out")
+            N, M = net.norms(net.at(l) + own)
             x = rule(x, F, N, M, l, L, **options)
         h.append(x)
     return h, net

@@ -39,7 +39,12 @@ def test_apply_keeps_every_weight_and_new_norms_are_ones(family: str, scheme: st
         assert torch.equal(after[name], one(family, name, after[name])), name
     assert dict(model.named_buffers()).keys() == dict(tiny.stock(family).named_buffers()).keys()
     assert (len(after) > len(before)) == (scheme in oracle.NEW_NORMS and family != "olmo")  # its norms have no weights
-    new = {type(module) for layer in tiny.layers(model) for name, module in layer.named_children() if "_out" in name}
+    new = {
+        type(module)
+        for layer in tiny.layers(model)
+        for name, module in layer.named_children()
+        if name.endswith(("_in", "_out"))
+    }
     assert new == ({type(tiny.layers(model)[0].get_submodule(own[0]))} if scheme in oracle.NEW_NORMS else set())
 
 

@@ -72,7 +72,7 @@ def words(folder: Path) -> PreTrainedTokenizerFast:
     vocabulary = {f"w{number}": number for number in range(tiny.SIZES["vocab_size"])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="w0"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="w0")
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="w0", eos_token="w2")
     fast.save_pretrained(folder)
     return fast
 
@@ -214,7 +214,7 @@ def test_quantised(tmp_path: Path, family: str, bits: int) -> None:
     assert normalization.plans(found) == normalization.plans(model)
     # The same as to quantise first and place the scheme then.
     placed = normalization.apply(quantised("stock"), "peri")
-    new_norms = {name: value for name, value in model.state_dict().items() if "_out." in name}
+    new_norms = {name: value for name, value in model.state_dict().items() if "_out." in name or "_in." in name}
     assert len(new_norms) >= 2 * tiny.LAYERS and not placed.load_state_dict(new_norms, strict=False).unexpected_keys
     assert torch.equal(tiny.logits(found), tiny.logits(placed))
     if bits == 8:
@@ -234,10 +234,10 @@ def test_a_loaded_checkpoint_is_saved_and_loaded_again(tmp_path: Path, family: s
     assert torch.equal(tiny.logits(again), tiny.logits(model))
 
 
-@pytest.mark.parametrize("family", [*FAMILIES, "qwen3_moe"])
+@pytest.mark.parametrize("family", [*FAMILIES, "qwen3_moe", "gpt_neox"])
 @pytest.mark.parametrize("scheme", ["lns", "peri"])
 def test_from_stock_files_to_a_scheme_and_back(tmp_path: Path, family: str, scheme: str) -> None:
-    """A mixture of experts lies in its files expert by expert, in memory in one piece."""
+    """In files a mixture of experts lies expert by expert, and GPT-NeoX's head has another name."""
     stock = tiny.stock(family)
     stock.save_pretrained(tmp_path / "stock")
     expected = tiny.logits(normalization.apply(stock, scheme))
@@ -263,13 +263,15 @@ def test_an_older_config(tmp_path: Path, family: str) -> None:
     model.save_pretrained(tmp_path)
     content = read(tmp_path)
     del content["auto_map"]
-    content |= {"vocab_size": content["normalization"]["vocab_size"], "normalization": {"scheme": "mix"}}
+    key = "n_embd" if family == "gpt2" else "hidden_size"
+    assert isinstance(content[key], str), "it was guarded"
+    content |= {key: content["normalization"][key], "normalization": {"scheme": "mix"}}
     write(tmp_path, content)
     again = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert normalization.spec(again) == normalization.spec(model)
     assert torch.equal(tiny.logits(again), tiny.logits(model))
     again.save_pretrained(tmp_path / "new")
-    assert isinstance(read(tmp_path / "new")["vocab_size"], str), "saved again, it is guarded"
+    assert isinstance(read(tmp_path / "new")[key], str), "saved again, it is guarded"
 
 
 # -- or not at all -----------------------------------------------------------------------------------------------------
@@ -329,10 +331,12 @@ def test_a_head_that_we_do_not_have_is_refused(tmp_path: Path, family: str, auto
 
 
 def test_without_normalization_it_says_what_to_install(tmp_path: Path) -> None:
-    for family in FAMILIES:
-        for scheme in other_schemes(family):
-            tiny.patched(family, scheme, num_hidden_layers=3).save_pretrained(tmp_path / f"{family}-{scheme}")
-            words(tmp_path / f"{family}-{scheme}")
+    cases = [(family, scheme) for family in FAMILIES for scheme in other_schemes(family)]
+    cases += [(family, "lns") for family in tiny.FAMILIES if family not in FAMILIES]
+    for family, scheme in cases:
+        folder = tmp_path / f"{family}-{scheme}"
+        tiny.patched(family, scheme, num_hidden_layers=3, eos_token_id=2).save_pretrained(folder)
+        words(folder)
     script = """
 import json, sys, transformers
 from pathlib import Path

@@ -134,7 +134,7 @@ def test_dropout_of_the_branch_is_part_of_the_sublayer(family: str, dropout: str
     x = torch.zeros(2, 3, 32).double() if family == "gpt_neox" else embeddings.double()  # neox drops embeddings too
     for l in range(1, tiny.LAYERS + 1):
         for own in (net.attention_norm, net.mlp_norm):
-            N, M = net.norm(net.at(l) + own), net.norm(net.at(l) + own + "_out")
+            N, M = net.norms(net.at(l) + own)
             x = oracle.SCHEMES[scheme](x, torch.zeros_like, N, M, l, tiny.LAYERS, **oracle.NEEDED.get(scheme, {}))
         assert torch.allclose(caught[l - 1], x, atol=1e-4)
 
