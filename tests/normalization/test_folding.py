@@ -226,6 +226,14 @@ def deepnorm_at_the_end(x: Tensor, F: Any, N: Any, M: Any, l: int, L: int) -> Te
     return N((2 * L) ** 0.25 * x + F(x)) if l >= 4 else x + F(0.5 * N(x))
 
 
+def deepnorm_with_output_norm(x: Tensor, F: Any, N: Any, M: Any, l: int, L: int) -> Tensor:  # noqa: E741
+    return N((2 * L) ** 0.25 * x + M(F(x)))
+
+
+def the_rest_in_the_middle(x: Tensor, F: Any, N: Any, M: Any, l: int, L: int) -> Tensor:  # noqa: E741
+    return POST(x, F, N, M, l, L) if l == 1 else x + M(F(N(x))) if l == L else LNS(x, F, N, M, l, L)
+
+
 PLANS: list[tuple[Any, Any]] = [
     ("3 post, lns", three_post_then_lns),
     (["3 post", "lns"], three_post_then_lns),
@@ -236,7 +244,10 @@ PLANS: list[tuple[Any, Any]] = [
         three_post_then_lns,
     ),
     ("peri+lns", peri_with_depth_scaling),
-    ("sandwich + lns", peri_with_depth_scaling),
+    ("lns + sandwich", peri_with_depth_scaling),
+    ("1 post, lns, 1 peri", the_rest_in_the_middle),
+    ("deepnorm+out", deepnorm_with_output_norm),
+    ("out+deepnorm", deepnorm_with_output_norm),
     ([{"norm_in": True, "input_scale": 0.5, "count": 3}, "2 deepnorm"], deepnorm_at_the_end),
     ((LayerPlan(norm_in=True, input_scale=0.5), "2 lns", "deepnorm"), None),
 ]

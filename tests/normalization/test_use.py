@@ -32,9 +32,18 @@ each_placement = pytest.mark.parametrize(
 )
 
 
-def generate(model: Any, ids: Tensor, **settings: Any) -> Tensor:
+WITH_LOGITS = {"return_dict_in_generate": True, "output_logits": True}
+
+
+def generate(model: Any, ids: Tensor, **settings: Any) -> Any:
     lengths = {"max_new_tokens": 9, "min_new_tokens": 9, "pad_token_id": 0}
     return model.generate(ids, attention_mask=torch.ones_like(ids), **({"do_sample": False} | lengths | settings))
+
+
+def assert_same(found: Any, expected: Any) -> None:
+    """The same text, and for the same reasons: a tiny model may well repeat one token whatever it sees."""
+    assert torch.equal(found.sequences, expected.sequences)
+    assert torch.allclose(torch.stack(found.logits), torch.stack(expected.logits), atol=1e-4)
 
 
 # -- built without memory ----------------------------------------------------------------------------------------------
@@ -140,9 +149,9 @@ def test_attention_implementations_agree(family: str, scheme: str) -> None:
 def test_a_static_cache(family: str, scheme: str) -> None:
     model = tiny.patched(family, scheme)
     ids = tiny.tokens(2, 5)
-    cached = generate(model, ids, cache_implementation="static", return_dict_in_generate=True)
+    cached = generate(model, ids, cache_implementation="static", **WITH_LOGITS)
     assert type(cached.past_key_values).__name__ == "StaticCache"
-    assert torch.equal(cached.sequences, generate(model, ids, use_cache=False))
+    assert_same(cached, generate(model, ids, use_cache=False, **WITH_LOGITS))
 
 
 @pytest.mark.parametrize("family", WINDOWED)
@@ -152,12 +161,10 @@ def test_a_sliding_window_cache(family: str, scheme: str, cache: str) -> None:
     """The prompt is longer than the window of 4, so that the first decoded token already misses its start."""
     model = tiny.patched(family, scheme)
     ids = tiny.tokens(2, 9)
-    cached = generate(model, ids, cache_implementation=cache, return_dict_in_generate=True, output_logits=True)
+    cached = generate(model, ids, cache_implementation=cache, **WITH_LOGITS)
     kept = [layer.keys.shape[2] for layer in cached.past_key_values.layers]
     assert min(kept) <= tiny.OWN[family]["sliding_window"] < ids.shape[1]
-    recomputed = generate(model, ids, use_cache=False, return_dict_in_generate=True, output_logits=True)
-    assert torch.equal(cached.sequences, recomputed.sequences)
-    assert torch.allclose(torch.stack(cached.logits), torch.stack(recomputed.logits), atol=1e-4)
+    assert_same(cached, generate(model, ids, use_cache=False, **WITH_LOGITS))
     wide = tiny.patched(family, scheme, sliding_window=64)
     assert not torch.allclose(tiny.logits(wide, ids), tiny.logits(model, ids), atol=1e-2), "the window counts"
 
@@ -166,19 +173,25 @@ def test_a_sliding_window_cache(family: str, scheme: str, cache: str) -> None:
 def test_beam_search(family: str, scheme: str) -> None:
     model = tiny.patched(family, scheme)
     ids = tiny.tokens(2, 5)
-    beams = generate(model, ids, num_beams=4, num_return_sequences=3, use_cache=True)
-    assert torch.equal(beams, generate(model, ids, num_beams=4, num_return_sequences=3, use_cache=False))
-    assert beams.unique(dim=0).shape[0] == 6
+    beams, recomputed = (
+        generate(
+            model, ids, num_beams=4, num_return_sequences=3, use_cache=use_cache, output_scores=True, **WITH_LOGITS
+        )
+        for use_cache in (True, False)
+    )
+    assert torch.equal(beams.sequences, recomputed.sequences)
+    assert torch.allclose(beams.sequences_scores, recomputed.sequences_scores, atol=1e-4)
+    assert beams.sequences.unique(dim=0).shape[0] == 6
 
 
 @each_placement
 def test_assisted_decoding(family: str, scheme: str) -> None:
     model = tiny.patched(family, scheme)
     ids = tiny.tokens(1, 5)
-    expected = generate(model, ids, use_cache=False)
+    expected = generate(model, ids, use_cache=False, **WITH_LOGITS)
     # One assistant that is right all the time, and one that is mostly wrong.
     for assistant in (copy.deepcopy(model), tiny.randomize(tiny.stock(family), seed=3)):
-        assert torch.equal(generate(model, ids, assistant_model=assistant), expected)
+        assert_same(generate(model, ids, assistant_model=assistant, **WITH_LOGITS), expected)
 
 
 # -- changed in memory -------------------------------------------------------------------------------------------------
