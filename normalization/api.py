@@ -114,10 +114,19 @@ def from_pretrained(
 
 
 def spec(model: nn.Module) -> NormalizationSpec:
-    """The normalization that a causal LM carries; plain `pre` for a stock model of a known family."""
+    """The normalization that a causal LM carries; for a stock model, the scheme that its family ships with.
+
+    Raises:
+        ValueError: an unknown family; or a stock model that was built from a config with a scheme, which it ignores.
+    """
     stored = getattr(model.config, "normalization", None)
     if stored is None:
         return NormalizationSpec.make(family_of(model).stock_scheme)
+    if not any(isinstance(module, PatchedLayer) for module in model.modules()):
+        raise ValueError(
+            f"this {type(model).__name__} was built from a config with the scheme {stored['scheme']!r}, but its layers do "
+            "not follow it: build it with AutoModelForCausalLM, not with a stock class"
+        )
     return NormalizationSpec.from_dict(stored)
 
 

@@ -24,7 +24,18 @@ class GuardedConfig:
     """What a user has to do to load such a checkpoint."""
 
     def to_json_file(self, json_file_path: Any, use_diff: bool = True) -> None:
-        """Write config.json, guarded."""
+        """Write config.json, guarded.
+
+        Raises:
+            ValueError: a stock model was built from this config, whose scheme it does not follow.
+        """
+        classes: Any = getattr(self, "architectures", None) or ()
+        stock = [name for name in classes if not name.startswith("Depthlab")]
+        if getattr(self, "normalization", None) is not None and stock:
+            raise ValueError(
+                f"a {stock[0]} does not follow the normalization scheme that its config names, so saving it would "
+                "make a checkpoint of another network; build the model with AutoModelForCausalLM"
+            )
         super().to_json_file(json_file_path, use_diff)  # type: ignore[misc]
         path = Path(json_file_path)
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -13,7 +13,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from normalization import families, guard, layers, plan, weights
 from normalization.api import family_of, plans, spec
-from normalization.auto import become, config_class
+from normalization.auto import become, config_class, model_class
 from normalization.families import Family
 
 MODELING = "modeling_depthlab.py"
@@ -77,6 +77,7 @@ def save_with_code(model: PreTrainedModel, folder: Path, *, version: str) -> Non
     """
     family = family_of(model)
     stored = copy.copy(model)
+    stored.__class__ = model_class(family)  # its layers carry out their plans, whatever its class was called
     stored.config = _config_with_plans(model, family)
     stored.save_pretrained(folder, is_main_process=True)
     for module in _MODULES:

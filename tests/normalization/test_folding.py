@@ -251,10 +251,18 @@ PLANS: list[tuple[Any, Any]] = [
     ([{"norm_in": True, "input_scale": 0.5, "count": 3}, "2 deepnorm"], deepnorm_at_the_end),
     ((LayerPlan(norm_in=True, input_scale=0.5), "2 lns", "deepnorm"), None),
 ]
-each_plan = pytest.mark.parametrize(("layers", "rule"), PLANS, ids=[str(number) for number in range(len(PLANS))])
+each_plan = pytest.mark.parametrize(
+    ("family", "layers", "rule"),
+    [
+        pytest.param(family, layers, rule, id=f"{family}-{number}")
+        for family in ("llama", "gpt2", "gemma", "olmo2", "mixtral")
+        for number, (layers, rule) in enumerate(PLANS)
+        # The oracle knows no second norm after the sum for a family whose own norm is the one before it.
+        if not (family == "olmo2" and rule is deepnorm_with_output_norm)
+    ],
+)
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma", "olmo2", "mixtral"])
 @each_plan
 def test_a_plan_layer_by_layer(tmp_path: Path, family: str, layers: Any, rule: Any) -> None:
     if rule is not None:

@@ -392,3 +392,14 @@ def test_nothing_is_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, f
     monkeypatch.setattr("pickle.load", forbidden)
     monkeypatch.setattr("pickle.loads", forbidden)
     assert torch.equal(tiny.logits(AutoModelForCausalLM.from_pretrained(tmp_path)), tiny.logits(model))
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_a_stock_class_with_our_config_is_found_out(tmp_path: Path, family: str) -> None:
+    """It computes the stock model: neither may it claim the scheme, nor be saved as if it had it."""
+    config = normalization.config(tiny.config(family), "post")
+    model = normalization.families.FAMILIES[family].stock(config)
+    with pytest.raises(ValueError, match="layers do not follow it"):
+        normalization.describe(model)
+    with pytest.raises(ValueError, match="does not follow the normalization scheme"):
+        model.save_pretrained(tmp_path)
