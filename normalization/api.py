@@ -124,8 +124,8 @@ def spec(model: nn.Module) -> NormalizationSpec:
         return NormalizationSpec.make(family_of(model).stock_scheme)
     if not any(isinstance(module, PatchedLayer) for module in model.modules()):
         raise ValueError(
-            f"this {type(model).__name__} was built from a config with the scheme {stored['scheme']!r}, but its layers do "
-            "not follow it: build it with AutoModelForCausalLM, not with a stock class"
+            f"this {type(model).__name__} was built from a config with the scheme {stored['scheme']!r}, but its layers "
+            "do not follow it: build it with AutoModelForCausalLM, not with a stock class"
         )
     return NormalizationSpec.from_dict(stored)
 
