@@ -71,7 +71,7 @@ def initialize(
 
     Raises:
         ValueError: unknown initialisation or family; a parameter that the family's entry does not name; one
-            on the meta device or partitioned by ZeRO-3, where drawing would do nothing.
+            on the meta device, where drawing would do nothing.
     """
     scheme = schemes.get(spec(model).scheme)
     initialization = initialization or scheme.initialization
