@@ -15,6 +15,7 @@ from lab.data import Corpus
 from lab.data.packing import IGNORED
 from lab.distributed import all_sum
 from lab.loss import count_targets, token_loss_sum
+from lab.monitors import layer_names
 
 VARIANCE_BLOCKS = 16
 """Held-out blocks over which the layers' variances are measured, by every rank alike."""
@@ -42,8 +43,8 @@ def evaluate(
             count += count_targets(targets)
         variances = layer_variances(model, corpus, accelerator, micro_batch=micro_batch)
     model.train(was_training)
-    total, count = all_sum(accelerator, [total, count])  # type: ignore[assignment]
-    loss = total / count
+    total_loss, targets_predicted = all_sum(accelerator, [total, count])
+    loss = total_loss / targets_predicted
     return {
         "eval/loss": loss,
         "eval/perplexity": math.exp(min(loss, 700.0)),
@@ -95,6 +96,5 @@ def layer_variances(
     finally:
         for handle in handles:
             handle.remove()
-    width = max(2, len(str(len(layers))))
     means = (sums / tokens).tolist()
-    return {f"variance/layer_{number:0{width}}": value for number, value in enumerate(means, start=1)}
+    return {f"variance/{name}": value for name, value in zip(layer_names(len(layers)), means, strict=True)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import normalization
-from lab.monitors import Groups
+from lab.monitors import Groups, layer_names
 
 
 def locate(
@@ -27,22 +28,21 @@ def locate(
     """
     weights = groups.weight_norms(groups.weights())
     for name, norm in zip(groups.names, weights.tolist(), strict=True):
-        if not _finite(norm):
+        if not math.isfinite(norm):
             return f"the weights of {name}"
     if (place := _first_output(model, batches)) is not None:
         return f"the output of {place}"
     # The backward pass runs from the head down, so the deepest place is where it began.
     for name, norm in reversed(list(zip(groups.names, gradient_norms.tolist(), strict=True))):
-        if not _finite(norm):
+        if not math.isfinite(norm):
             return f"the gradient of {name}"
     return None
 
 
 def _first_output(model: nn.Module, batches: Sequence[dict[str, Tensor]]) -> str | None:
     layers = normalization.decoder_layers(model)
-    width = max(2, len(str(len(layers))))
     places: list[tuple[str, nn.Module]] = [("embedding", model.get_input_embeddings())]  # type: ignore[operator]
-    places += [(f"layer_{number:0{width}}", layer) for number, layer in enumerate(layers, start=1)]
+    places += zip(layer_names(len(layers)), layers, strict=True)
     places += [("head", model.get_output_embeddings())]  # type: ignore[operator]
     found: list[str] = []
 
@@ -63,7 +63,3 @@ def _first_output(model: nn.Module, batches: Sequence[dict[str, Tensor]]) -> str
         for handle in handles:
             handle.remove()
     return found[0] if found else None
-
-
-def _finite(value: float) -> bool:
-    return value - value == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -268,11 +269,11 @@ class Trainer:
     ) -> None:
         # With loss scaling, an overflowing gradient is part of the search for a scale: the scaler skips that update.
         scaler = self.accelerator.scaler
-        if _finite(loss) and (_finite(gradient_norm) or (scaler is not None and scaler.get_scale() > 1)):
+        if math.isfinite(loss) and (math.isfinite(gradient_norm) or (scaler is not None and scaler.get_scale() > 1)):
             return
         place = nonfinite.locate(self.bare_model, batches, gradient_norms, self.groups)
         places = [found for found in gather_object([place]) if found is not None]
-        what = f"the loss is {loss}" if not _finite(loss) else f"the gradient norm is {gradient_norm}"
+        what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient norm is {gradient_norm}"
         where = f"; first not finite: {places[0]}" if places else ""
         kept = f"last good checkpoint: {self.last_saved}" if self.last_saved else "no checkpoint was written before it"
         self._record({"event": "not finite", "step": step, "what": what, "where": places[0] if places else None})
@@ -401,10 +402,6 @@ class Trainer:
             f"{duration(left_s)} left | grad norm {result.gradient_norm:.3f} | lr {result.lr:.2e} | "
             f"{tokens_per_second:,.0f} tokens/s" + (f" | MFU {100 * mfu:.1f} %" if mfu is not None else "")
         )
-
-
-def _finite(value: float) -> bool:
-    return value - value == 0
 
 
 def _tracker_config(run: RunConfig) -> dict[str, Any]:

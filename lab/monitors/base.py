@@ -11,6 +11,12 @@ import normalization
 from lab.shards import Shards
 
 
+def layer_names(depth: int) -> list[str]:
+    """`layer_01` .. `layer_L`, with as many digits as sort right."""
+    width = max(2, len(str(depth)))
+    return [f"layer_{number:0{width}}" for number in range(1, depth + 1)]
+
+
 class Groups:
     """A causal LM's parameters by place: `embedding`, `layer_01` .. `layer_L`, `final_norm`, `head`.
 
@@ -25,10 +31,9 @@ class Groups:
     def __init__(self, model: nn.Module, shards: Shards, add_up: Callable[[Tensor], Tensor]) -> None:
         self.shards, self._add_up = shards, add_up
         layers = normalization.decoder_layers(model)
-        width = max(2, len(str(len(layers))))
         place = {
-            id(parameter): f"layer_{number:0{width}}"
-            for number, layer in enumerate(layers, start=1)
+            id(parameter): name
+            for name, layer in zip(layer_names(len(layers)), layers, strict=True)
             for parameter in layer.parameters()
         }
         embeddings = [module for module in model.modules() if isinstance(module, nn.Embedding)]
