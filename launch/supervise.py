@@ -14,12 +14,14 @@ from typing import Any
 
 import psutil
 
-from lab import metrics, rundir
+from lab import metrics
 from lab.signals import EXIT_STOPPED
 from launch import guard
 
 STOP_FILE = "stop"
 """In the run folder: the run saves and ends after the step in which it finds this file."""
+CONFIG = "config.yaml"
+"""`lab.rundir.CONFIG`, which is not imported because it brings torch: a supervisor should cost little memory."""
 POLL_S = 0.5
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -104,7 +106,7 @@ def _wait(child: subprocess.Popen[bytes]) -> int | None:
 
 def _ask_to_stop(run_dir: Path) -> None:
     # Before the run has made its folder there is nothing to save, and a folder with a file in it would be refused.
-    if (run_dir / rundir.CONFIG).exists():
+    if (run_dir / CONFIG).exists():
         with suppress(OSError):  # a file system that hangs for a moment: asked again at the next look
             (run_dir / STOP_FILE).touch()
 

@@ -38,7 +38,13 @@ def content(name: str) -> dict[str, Any]:
     return yaml.safe_load((FILES / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("name", presets.NAMES)
+# DeepSpeed takes 20 s to start on two cores, the first time with CPU Adam minutes; stages 1 to 3 are in tests/lab too.
+SLOW = ("zero1", "zero3", "zero3-offload")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in presets.NAMES]
+)
 def test_every_preset_trains_as_one_process(name, flags, tmp_path, reference):
     launcher = ["-m", "accelerate.commands.launch", "--config_file", FILES / f"{name}.yaml"]
     done = run(*launcher, REPOSITORY / "lab/pretrain.py", *flags(tmp_path / "run"))
@@ -96,6 +102,7 @@ def test_the_deepspeed_file_says_what_the_preset_says(name, monkeypatch):
     assert zero_settings(plugin.deepspeed_config["zero_optimization"]) == zero_settings(file["zero_optimization"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["zero3"])
 def test_the_deepspeed_file_starts_a_run(name, flags, tmp_path, reference):
     """Its `_comment` included."""
