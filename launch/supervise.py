@@ -6,6 +6,7 @@ import ctypes
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -23,20 +24,30 @@ STOP_FILE = "stop"
 CONFIG = "config.yaml"
 """`lab.rundir.CONFIG`, which is not imported because it brings torch: a supervisor should cost little memory."""
 POLL_S = 0.5
+SAME_REQUEST_S = 1.0
 _PR_SET_CHILD_SUBREAPER = 36
 
 
 class Requests:
-    """The signals that this process got: the first asks the run to stop, the second ends it at once."""
+    """The signals that this process got: the first asks the run to stop, the second ends it at once.
+
+    What arrives within a second of the first is the same request: schedulers signal a job's processes and its script,
+    which hands it on.
+    """
 
     def __init__(self) -> None:
         self.received: list[signal.Signals] = []
+        self._first_s = 0.0
         self._before = {
-            number: signal.signal(number, self._remember)
-            for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+            number: signal.signal(number, self._remember) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
         }
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
+        now_s = time.monotonic()
+        if not self.received:
+            self._first_s = now_s
+        elif now_s - self._first_s < SAME_REQUEST_S:
+            return
         self.received.append(signal.Signals(number))
 
     def restore(self) -> None:

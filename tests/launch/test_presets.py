@@ -11,7 +11,6 @@ import yaml
 from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 
 from launch import presets
-
 from tests.launch.conftest import REPOSITORY, losses, run
 
 FILES = REPOSITORY / "launch" / "presets"

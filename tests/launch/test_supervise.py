@@ -121,7 +121,8 @@ def test_the_second_signal_ends_every_process(supervised, run_dir):
     process, rank = supervised("never")
     (run_dir / "config.yaml").unlink()  # nobody will honour a stop file
     process.send_signal(signal.SIGINT)
-    time.sleep(1)
+    process.send_signal(signal.SIGUSR1)  # at once: the same request, by another way
+    time.sleep(1.5)
     assert process.poll() is None and rank.is_running()
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 128 + signal.SIGTERM
