@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lab import metrics
-from tests.launch.conftest import REPOSITORY, losses, run
+from tests.launch.conftest import REPOSITORY, free_port, losses, run
 from tests.launch.test_slurm import wait_for
 
 LAUNCH = ("-m", "lab.cli", "launch")
@@ -80,9 +80,7 @@ def test_a_gpu_that_is_too_small_is_warned_of_with_what_helps(tmp_path):
 
 def test_two_machines_train_as_one_process_and_leave_a_log_per_rank(flags, tmp_path, start, reference):
     """Two supervisors on the loopback address, each with its launcher and its rank."""
-    from accelerate.utils import get_free_port
-
-    port = str(get_free_port())
+    port = str(free_port())
     machines = [
         start(
             *LAUNCH,
