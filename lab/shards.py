@@ -184,6 +184,17 @@ class Zero12(_Zero):
         mapping = parameter._hp_mapping
         return parameter.new_zeros(0, dtype=torch.float32) if mapping is None else mapping.hp_fragment.detach()
 
+    def whole(self, parameter: Any, moment: str | None = None) -> Tensor:  # noqa: D102
+        if moment is not None:
+            self._link_moments(parameter)
+        return super().whole(parameter, moment)
+
+    def _link_moments(self, parameter: Any) -> None:
+        """DeepSpeed does this for all groups once, after the update of the first, when the others have no state yet."""
+        if (mapping := parameter._hp_mapping) is not None:
+            partition = self._partitions[mapping.param_group_index]
+            mapping.set_optim_state_fragment(partition, self._optimizer.optimizer.state[partition])
+
     def restore(self, parameter: Any, weight: Tensor | None, moments: dict[str, Tensor], updates: float) -> None:  # noqa: D102
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
 
@@ -191,7 +202,7 @@ class Zero12(_Zero):
             safe_set_full_fp32_param(parameter, weight)
         if updates:
             self._make_state(updates)
-            self._optimizer._lazy_init_hp_params_optimizer_state()
+            self._link_moments(parameter)
             for name, moment in moments.items():
                 safe_set_full_optimizer_state(parameter, moment, name)
 
