@@ -8,8 +8,13 @@ from datetime import timedelta
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, DistributedType, InitProcessGroupKwargs
+from accelerate import Accelerator, PartialState
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    DistributedType,
+    FullyShardedDataParallelPlugin,
+    InitProcessGroupKwargs,
+)
 
 from lab.config import RunConfig
 from lab.errors import ConfigError
@@ -48,6 +53,8 @@ def make_accelerator(run: RunConfig) -> Accelerator:
         project_dir=run.run_dir,
         step_scheduler_with_optimizer=False,
     )
+    if not has_device and os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        _use_fsdp_on_cpu(accelerator)
     if accelerator.distributed_type == DistributedType.FSDP and not accelerator.is_fsdp2:
         raise ConfigError("accelerate launch with FSDP 1: not supported; set fsdp_version: 2")
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
@@ -63,6 +70,16 @@ def make_accelerator(run: RunConfig) -> Accelerator:
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         _configure_deepspeed(accelerator, run)
     return accelerator
+
+
+def _use_fsdp_on_cpu(accelerator: Accelerator) -> None:
+    """Accelerate sets FSDP up between devices only; between CPU processes it works as well once it is set up."""
+    plugin = FullyShardedDataParallelPlugin()
+    if accelerator.mixed_precision != "no":
+        plugin.set_mixed_precision(accelerator.mixed_precision)
+    accelerator.state.fsdp_plugin = plugin
+    # Each look at the one copies from the other.
+    accelerator.state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
 
 
 def _configure_deepspeed(accelerator: Accelerator, run: RunConfig) -> None:

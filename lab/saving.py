@@ -41,6 +41,7 @@ class Saver:
         self._run, self._model, self._sharding, self._tokenizer = run, model, sharding, tokenizer
         self._accelerator, self._console, self._heartbeat = accelerator, console, heartbeat
         self._run_dir = Path(run.run_dir)
+        self._parameters = dict(model.named_parameters())
         self.last: Path | None = resume_from
         """The last whole checkpoint."""
 
@@ -69,7 +70,7 @@ class Saver:
         accelerator, folder = self._accelerator, checkpoint.path_of(self._run_dir, progress.step)
         partial = checkpoint.partial(folder)
         self._heartbeat.at("bringing a checkpoint together")
-        weights, share = state.gather(self._model, self._sharding)
+        weights, share = state.gather(self._parameters, self._sharding)
 
         def begin() -> None:
             if accelerator.is_main_process:
@@ -102,7 +103,7 @@ class Saver:
             Where the run stands, and this rank's place in the data, if there was such a rank.
         """
         described = manifest.read(folder)
-        state.read_optimizer(folder / checkpoint.STATE, self._model, self._sharding)
+        state.read_optimizer(folder / checkpoint.STATE, self._parameters, self._sharding)
         now = self._accelerator.num_processes
         if self._sharding.name != described.sharding or now != described.world_size:
             self._console.say(

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """Adam's state of a parameter, beside the number of its updates."""
@@ -50,6 +52,9 @@ class Sharding(ABC):
     @abstractmethod
     def updates(self, parameter: nn.Parameter) -> float:
         """How many updates Adam has made of a parameter; 0 if none, and then it has no moments."""
+
+    def settle(self, model: nn.Module) -> None:  # noqa: B027
+        """After forward passes that no backward pass follows: give back what they have gathered; all ranks call it."""
 
     @abstractmethod
     def restore(
@@ -118,9 +123,13 @@ class FullyShardedDataParallel(Replicated):
         shared: Any = super().whole(parameter, moment)
         return shared.full_tensor()
 
-    def _part(self, parameter: Any, whole: Tensor) -> Tensor:
-        from torch.distributed.tensor import distribute_tensor
+    def settle(self, model: nn.Module) -> None:  # noqa: D102
+        # Or one rank, whose weights something else brought back to their shards, would gather them alone.
+        for module in model.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
 
+    def _part(self, parameter: Any, whole: Tensor) -> Tensor:
         # Every rank has the whole, so each cuts its own part out.
         whole = whole.to(parameter.device)
         return distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=None)
@@ -249,6 +258,6 @@ def sharding_of(accelerator: Accelerator, model: Any, optimizer: Any) -> Shardin
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         stage = accelerator.state.deepspeed_plugin.zero_stage
         return Zero3(model, stage) if stage == 3 else Zero12(model, stage)
-    if accelerator.distributed_type == DistributedType.FSDP:
+    if isinstance(next(model.parameters()), DTensor):
         return FullyShardedDataParallel(optimizer.optimizer)
-    return Replicated(optimizer.optimizer if hasattr(optimizer, "optimizer") else optimizer)
+    return Replicated(optimizer.optimizer)

@@ -11,6 +11,7 @@ under another sharding. The ranks share the writing.
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from lab.collectives import rank_and_world
 from lab.shards import MOMENTS, Sharding
 
 
-def gather(model: nn.Module, sharding: Sharding) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def gather(parameters: Mapping[str, nn.Parameter], sharding: Sharding) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Bring the wholes together, one at a time; all ranks call it.
 
     Returns:
@@ -35,7 +36,7 @@ def gather(model: nn.Module, sharding: Sharding) -> tuple[dict[str, Tensor], dic
     rank, world = rank_and_world()
     weights: dict[str, Tensor] = {}
     share: dict[str, Tensor] = {}
-    for number, (name, parameter) in enumerate(model.named_parameters()):
+    for number, (name, parameter) in enumerate(parameters.items()):
         wholes = {"weight": sharding.whole(parameter)}
         if rank == 0:
             weights[name] = wholes["weight"].cpu()
@@ -57,7 +58,7 @@ def write(folder: Path, share: dict[str, Tensor], position: dict[str, Any] | Non
     torch.save(own, _rank_file(folder, rank))
 
 
-def read_optimizer(folder: Path, model: nn.Module, sharding: Sharding) -> None:
+def read_optimizer(folder: Path, parameters: Mapping[str, nn.Parameter], sharding: Sharding) -> None:
     """Put the optimizer's state back, from any number of files; every rank reads all of it, and keeps its part."""
     with ExitStack() as stack:
         where: dict[str, Any] = {}
@@ -69,7 +70,7 @@ def read_optimizer(folder: Path, model: nn.Module, sharding: Sharding) -> None:
             key = f"{kind}/{name}"
             return where[key].get_tensor(key) if key in where else None
 
-        for name, parameter in model.named_parameters():
+        for name, parameter in parameters.items():
             updates = tensor("updates", name)
             moments = {moment: whole for moment in MOMENTS if (whole := tensor(moment, name)) is not None}
             sharding.restore(parameter, tensor("weight", name), moments, 0.0 if updates is None else float(updates))

@@ -305,6 +305,7 @@ class Trainer:
             micro_batch=run.train.micro_batch,
             blocks=run.eval.blocks,
         )
+        self.groups.sharding.settle(self.bare_model)
         self.eval_loss = (self.progress.step, figures["eval/loss"])
         self._record(figures)
         self.console.say(
