@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,24 @@ from lab.manifest import Manifest
 FOLDER = "checkpoints"
 STATE = "state"
 TRAINER = "trainer.json"
+LATEST = "latest"
+AUTO = "auto"
 _STEP = re.compile(r"step-(\d+)")
 
 WRITE_ERRORS = (OSError, SafetensorError, RuntimeError)
 """What a full disk looks like from Python, safetensors and torch.save."""
+
+
+@dataclass
+class Progress:
+    """Where a run stands."""
+
+    step: int = 0
+    """Updates made."""
+    tokens: int = 0
+    """Targets predicted so far, over all ranks."""
+    sequences: int = 0
+    """Blocks taken from the data so far, over all ranks."""
 
 
 def path_of(run_dir: Path, step: int) -> Path:
@@ -127,6 +142,16 @@ def set_aside_after(run_dir: Path, step: int) -> list[int]:
     return later
 
 
+def find_or_none(run_dir: Path, resume: str, say: Callable[[str], None]) -> Path | None:
+    """As `find`; None for `auto` where there is no whole checkpoint."""
+    if resume != AUTO:
+        return find(run_dir, resume, say)
+    try:
+        return find(run_dir, LATEST, say)
+    except RunError:
+        return None
+
+
 def find(run_dir: Path, resume: str, say: Callable[[str], None]) -> Path:
     """The checkpoint to go on from: the newest whole one for `latest`, or the one at a path.
 
@@ -138,11 +163,11 @@ def find(run_dir: Path, resume: str, say: Callable[[str], None]) -> Path:
     Raises:
         RunError: there is no whole checkpoint, or the one that was named is damaged.
     """
-    if resume != "latest":
+    if resume != LATEST:
         if not Path(resume).is_dir():
             raise RunError(f"--resume {resume}: no such folder; give a checkpoint such as RUN/checkpoints/step-000300")
         if (Path(resume) / FOLDER).is_dir():
-            return find(Path(resume), "latest", say)
+            return find(Path(resume), LATEST, say)
         try:
             manifest.verify(Path(resume))
         except ValueError as error:
@@ -159,9 +184,14 @@ def find(run_dir: Path, resume: str, say: Callable[[str], None]) -> Path:
     raise RunError(f"--resume latest: no whole checkpoint in {run_dir / FOLDER}; leave --resume out to start anew")
 
 
-def read_trainer(folder: Path) -> dict[str, Any]:
-    """Where the loop stood: step, tokens, sequences."""
-    return json.loads((folder / TRAINER).read_text(encoding="utf-8"))
+def write_progress(folder: Path, progress: Progress) -> None:
+    """Keep where the run stands."""
+    (folder / TRAINER).write_text(json.dumps(asdict(progress)), encoding="utf-8")
+
+
+def read_progress(folder: Path) -> Progress:
+    """Where the run stood."""
+    return Progress(**json.loads((folder / TRAINER).read_text(encoding="utf-8")))
 
 
 def resolve(path: str) -> str:
@@ -171,7 +201,7 @@ def resolve(path: str) -> str:
         RunError: a run folder without a whole checkpoint.
     """
     folder = Path(path)
-    return str(find(folder, "latest", say=lambda text: None)) if (folder / FOLDER).is_dir() else path
+    return str(find(folder, LATEST, say=lambda text: None)) if (folder / FOLDER).is_dir() else path
 
 
 def _refuse_incomplete(folder: Path) -> None:

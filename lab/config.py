@@ -194,6 +194,9 @@ class TrainConfig:
     """Recompute activations in the backward pass: less memory, about a third more time."""
     compile: bool = False
     """Compile the model with torch.compile."""
+    hang_timeout: float = 1800.0
+    """With several processes: seconds in which a rank may make no progress (a micro-batch, an evaluation batch, a part
+    of a checkpoint); then the run ends, naming the ranks that were missing."""
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.tokens is not None:
@@ -210,6 +213,7 @@ class TrainConfig:
                 f"{self.micro_batch} (times the number of processes)"
             )
         _check(self.seed >= 0, "train.seed", self.seed, "at least 0")
+        _check(self.hang_timeout > 0, "train.hang-timeout", self.hang_timeout, "positive")
 
 
 @dataclass(frozen=True)
@@ -293,7 +297,8 @@ class RunConfig:
     run_dir: str = "runs/run"
     """Folder of the run; it must not exist yet, unless --resume is given."""
     resume: str | None = None
-    """Go on from a checkpoint: `latest` in the run folder, or a checkpoint's path."""
+    """Go on from a checkpoint: `latest` in the run folder, or a checkpoint's path. `auto` starts anew where there is
+    none yet: for jobs that are started again by a batch system."""
     model: ModelConfig = field(default_factory=ModelConfig)
     normalization: NormalizationConfig = field(default_factory=NormalizationConfig)
     data: DataConfig = field(default_factory=DataConfig)

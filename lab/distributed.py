@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, DistributedType, InitProcessGroupKwargs
+from accelerate import Accelerator, PartialState
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    DistributedType,
+    FullyShardedDataParallelPlugin,
+    InitProcessGroupKwargs,
+)
 
 from lab.config import RunConfig
 from lab.errors import ConfigError
@@ -33,23 +39,28 @@ def make_accelerator(run: RunConfig) -> Accelerator:
     # DDP without buffer broadcasts: the buffers (rotary tables) are constants.
     handlers: list[Any] = [DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)]
     sharded = any(os.environ.get(f"ACCELERATE_USE_{kind}") == "true" for kind in ("DEEPSPEED", "FSDP"))
+    # How long preparing data takes is nobody's business here: a run that hangs is found by its heartbeat.
+    group = InitProcessGroupKwargs(timeout=timedelta(days=7))
     if not has_device and sharded:
         # `cpu=True` would turn DeepSpeed and FSDP off, and without a backend accelerate believes that a CPU process
         # is alone.
-        handlers.append(InitProcessGroupKwargs(backend="gloo"))
+        group.backend = "gloo"
     accelerator = Accelerator(
         cpu=not has_device and not sharded,
         mixed_precision="no" if run.train.precision == "fp32" else run.train.precision,
-        kwargs_handlers=handlers,
+        kwargs_handlers=[*handlers, group],
         log_with=list(run.log.trackers) or None,
         project_dir=run.run_dir,
         step_scheduler_with_optimizer=False,
     )
-    if accelerator.distributed_type == DistributedType.FSDP:
-        raise ConfigError("accelerate launch with FSDP: not supported yet; launch with --multi_gpu (DDP) or DeepSpeed")
-    # The Hugging Face files of a checkpoint hold the weights already; DeepSpeed and FSDP keep shards of their own.
-    accelerator.register_save_state_pre_hook(lambda models, weights, folder: weights.clear())
-    accelerator.register_load_state_pre_hook(lambda models, folder: models.clear())
+    if not has_device and os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        _use_fsdp_on_cpu(accelerator)
+    if accelerator.distributed_type == DistributedType.FSDP and not accelerator.is_fsdp2:
+        raise ConfigError("accelerate launch with FSDP 1: not supported; set fsdp_version: 2")
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        stage = accelerator.state.deepspeed_plugin.zero_stage
+        if stage not in (1, 2, 3):
+            raise ConfigError(f"DeepSpeed with zero stage {stage}: shards nothing; launch with --multi_gpu (DDP)")
     micro_step = run.train.micro_batch * accelerator.num_processes
     if run.train.global_batch % micro_step:
         raise ConfigError(
@@ -59,6 +70,16 @@ def make_accelerator(run: RunConfig) -> Accelerator:
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         _configure_deepspeed(accelerator, run)
     return accelerator
+
+
+def _use_fsdp_on_cpu(accelerator: Accelerator) -> None:
+    """Accelerate sets FSDP up between devices only; between CPU processes it works as well once it is set up."""
+    plugin = FullyShardedDataParallelPlugin()
+    if accelerator.mixed_precision != "no":
+        plugin.set_mixed_precision(accelerator.mixed_precision)
+    accelerator.state.fsdp_plugin = plugin
+    # Each look at the one copies from the other.
+    accelerator.state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
 
 
 def _configure_deepspeed(accelerator: Accelerator, run: RunConfig) -> None:
@@ -73,8 +94,6 @@ def _configure_deepspeed(accelerator: Accelerator, run: RunConfig) -> None:
         "gradient_clipping": run.optim.clip or 0.0,
         "zero_allow_untested_optimizer": True,
     }
-    if accelerator.state.deepspeed_plugin.zero_stage == 3:
-        config["zero_optimization"]["stage3_gather_16bit_weights_on_model_save"] = True
 
 
 def _require_trackers(trackers: Sequence[str]) -> None:
@@ -85,11 +104,3 @@ def _require_trackers(trackers: Sequence[str]) -> None:
             raise ConfigError(
                 f"--log.trackers {tracker}: the package is not installed; pip install 'depthlab[{tracker}]'"
             )
-
-
-def all_sum(accelerator: Accelerator, values: Sequence[float]) -> list[float]:
-    """The sum over ranks of a few numbers, in float64, with one collective."""
-    if accelerator.num_processes == 1:
-        return list(values)
-    local = torch.tensor(list(values), dtype=torch.float64, device=accelerator.device)
-    return list(accelerator.reduce(local, reduction="sum").tolist())

@@ -11,9 +11,10 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 import normalization
+from lab.collectives import all_sum
 from lab.data import Corpus
 from lab.data.packing import IGNORED
-from lab.distributed import all_sum
+from lab.heartbeat import Heartbeat
 from lab.loss import count_targets, token_loss_sum
 from lab.monitors import layer_names
 
@@ -22,7 +23,13 @@ VARIANCE_BLOCKS = 16
 
 
 def evaluate(
-    model: nn.Module, corpus: Corpus, accelerator: Accelerator, *, micro_batch: int, blocks: int | None
+    model: nn.Module,
+    corpus: Corpus,
+    accelerator: Accelerator,
+    heartbeat: Heartbeat,
+    *,
+    micro_batch: int,
+    blocks: int | None,
 ) -> dict[str, float]:
     """Evaluate on the first `blocks` held-out blocks.
 
@@ -38,9 +45,11 @@ def evaluate(
     total, count = 0.0, 0
     with torch.no_grad():
         for batch in _batches(corpus, accelerator, micro_batch, blocks):
+            heartbeat.at("evaluating")
             targets = batch.pop("targets")
             total += float(token_loss_sum(model(**batch, use_cache=False).logits, targets))
             count += count_targets(targets)
+        heartbeat.at("measuring the layers' variances")
         variances = layer_variances(model, corpus, accelerator, micro_batch=micro_batch)
     model.train(was_training)
     total_loss, targets_predicted = all_sum(accelerator, [total, count])

@@ -11,7 +11,7 @@ from typing import Any
 from lab.hashing import file_hash
 
 NAME = "manifest.json"
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Manifest:
     """xxh3-128 of the run's config.yaml."""
     world_size: int
     """Processes that wrote it."""
-    distributed: str
-    """How they shared the model, as Accelerate names it (NO, MULTI_CPU, DEEPSPEED, ...)."""
+    sharding: str
+    """How they shared the model: replicated, zero1, zero2, zero3, fsdp2."""
     eval_loss: float | None
     """Held-out loss at this step in nats per token, if it was measured."""
     versions: dict[str, str]
@@ -62,8 +62,9 @@ def read(folder: Path) -> Manifest:
         raise ValueError(f"{folder} is incomplete: it has no {NAME}")
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        if stored.get("format", 0) > FORMAT:
-            raise ValueError(f"written by a newer depthlab (format {stored['format']}, this one reads {FORMAT})")
+        if (found := stored.get("format", 0)) != FORMAT:
+            other = "a newer" if found > FORMAT else "an older"
+            raise ValueError(f"written by {other} depthlab (format {found}, this one reads {FORMAT})")
         return Manifest(**stored)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error

@@ -6,9 +6,6 @@ import os
 import sys
 from collections.abc import Sequence
 
-EXIT_ERROR = 1
-EXIT_USAGE = 2
-
 
 def main(argv: Sequence[str] | None = None, *, prog: str = "lab/pretrain.py") -> int:
     """Run one pre-training.
@@ -20,7 +17,7 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "lab/pretrain.py") ->
     from lab.quiet import quieten
 
     quieten()
-    from lab.errors import ConfigError, UserError
+    from lab.errors import EXIT_ERROR, EXIT_USAGE, ConfigError, LostRankError, UserError
     from lab.settings import parse
     from lab.signals import EXIT_STOPPED
 
@@ -30,9 +27,10 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "lab/pretrain.py") ->
 
         complete = pretrain(run)
     except UserError as error:
-        # Every rank fails alike; one of them says so.
-        if os.environ.get("RANK", "0") == "0":
+        if os.environ.get("RANK", "0") == str(error.reported_by):
             print(f"error: {error}", file=sys.stderr, flush=True)
+        if isinstance(error, LostRankError):
+            os._exit(EXIT_ERROR)  # the process group, half gone, would hold an orderly end up
         return EXIT_USAGE if isinstance(error, ConfigError) else EXIT_ERROR
     return 0 if complete else EXIT_STOPPED
 

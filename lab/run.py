@@ -9,17 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 import normalization
 from lab import checkpoint, metrics, rundir
+from lab.collectives import together
 from lab.config import RunConfig
 from lab.console import Console, count
 from lab.data import Corpus, load_tokenizer, prepare
 from lab.distributed import make_accelerator
+from lab.heartbeat import Heartbeat
 from lab.models import build_model, source_of
 from lab.settings import differences, load, stored_config
 from lab.shards import whole_shape
+from lab.signals import STOP_FILE
 from lab.train import Trainer
 
 
@@ -36,54 +39,88 @@ def pretrain(run: RunConfig) -> bool:
         rundir.refuse_existing(Path(run.run_dir))
     accelerator = make_accelerator(run)
     console = Console(enabled=accelerator.is_main_process)
-    resume_from = _resume_point(run, accelerator, console) if run.resume is not None else None
+    with Heartbeat(run.train.hang_timeout).watching() as heartbeat:
+        heartbeat.at("finding the checkpoint", limited=False)
+        resume_from = together(lambda: _resume_point(run, console)) if run.resume is not None else None
+        # Every rank must have looked before one of them tidies up.
+        together(lambda: _tidy(run, resume_from, accelerator, console))
 
-    console.say(f"preparing the data (tokenised text is kept in {run.data.cache_root})")
-    show_progress = accelerator.is_local_main_process and sys.stderr.isatty()
-    if resume_from is None:
-        tokenizer = load_tokenizer(run.data, progress=show_progress)
-    else:
-        tokenizer = AutoTokenizer.from_pretrained(resume_from)
-    corpus = prepare(run.data, tokenizer, seed=run.train.seed, progress=show_progress)
+        console.say(f"preparing the data (tokenised text is kept in {run.data.cache_root})")
+        heartbeat.at("preparing the data", limited=False)
+        tokenizer, corpus = together(lambda: _load_data(run, resume_from, accelerator))
 
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        if resume_from is None:
-            model = build_model(run, tokenizer_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id)
-        else:
-            model = checkpoint.load_model(resume_from, dtype="float32", attn_implementation=run.model.attention)
-    for warning in caught:
-        console.warn(str(warning.message))
-    corpus.check_vocabulary(model.config.vocab_size)
+        heartbeat.at("building the model", limited=False)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            model = together(lambda: _load_model(run, resume_from, tokenizer))
+        for warning in caught:
+            console.warn(str(warning.message))
+        corpus.check_vocabulary(model.config.vocab_size)
 
-    trainer = Trainer(run, model, corpus, tokenizer, accelerator, console, resume_from)
-    derived = _derived(run, trainer, accelerator)
-    if accelerator.is_main_process:
-        rundir.create(run, derived=derived, data=corpus.summary(), world_size=accelerator.num_processes)
-        tokenizer.save_pretrained(Path(run.run_dir) / rundir.TOKENIZER)
-        _introduce(run, model, corpus, accelerator, console, derived)
-    accelerator.wait_for_everyone()
-    return trainer.run()
+        heartbeat.at("sharing the model out")
+        trainer = Trainer(run, model, corpus, tokenizer, accelerator, console, heartbeat, resume_from)
+        derived = _derived(run, trainer, accelerator)
+
+        def create() -> None:
+            if accelerator.is_main_process:
+                rundir.create(run, derived=derived, data=corpus.summary(), world_size=accelerator.num_processes)
+                tokenizer.save_pretrained(Path(run.run_dir) / rundir.TOKENIZER)
+
+        together(create)
+        if accelerator.is_main_process:
+            _introduce(run, model, corpus, accelerator, console, derived)
+        return trainer.run()
 
 
-def _resume_point(run: RunConfig, accelerator: Accelerator, console: Console) -> Path:
-    """The checkpoint to go on from; what came after it in the run's folder is put aside."""
+def _resume_point(run: RunConfig, console: Console) -> Path | None:
+    """The checkpoint to go on from; None where `auto` finds none."""
     folder = Path(run.run_dir)
-    found = checkpoint.find(folder, run.resume or "latest", say=console.warn)
+    found = checkpoint.find_or_none(folder, run.resume or checkpoint.LATEST, say=console.warn)
+    if found is None:
+        if not (folder / rundir.CONFIG).is_file():
+            rundir.refuse_existing(folder)
+        return None
     if folder.resolve() not in found.resolve().parents:
         rundir.refuse_existing(folder)
     if (stored := stored_config(run)).is_file():
         for line in differences(load(stored), run):
             console.warn(f"going on with another setting: {line}")
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        step = checkpoint.read_trainer(found)["step"]
-        checkpoint.clean(folder)
-        records, later = metrics.rewind(folder, step), checkpoint.set_aside_after(folder, step)
-        console.say(f"going on from {found}")
-        if records or later:
-            console.say(f"set aside: {records} later records, later checkpoints of steps {later or 'none'}")
     return found
+
+
+def _tidy(run: RunConfig, resume_from: Path | None, accelerator: Accelerator, console: Console) -> None:
+    """Put aside what came after the checkpoint in the run's folder, and take back an old request to stop."""
+    folder = Path(run.run_dir)
+    if not accelerator.is_main_process:
+        return
+    (folder / STOP_FILE).unlink(missing_ok=True)
+    if run.resume is None or (resume_from is None and not (folder / rundir.CONFIG).is_file()):
+        return
+    step = checkpoint.read_progress(resume_from).step if resume_from is not None else 0
+    checkpoint.clean(folder)
+    records, later = metrics.rewind(folder, step), checkpoint.set_aside_after(folder, step)
+    console.say(
+        f"going on from {resume_from}" if resume_from else f"no whole checkpoint in {folder} yet: starting anew"
+    )
+    if records or later:
+        console.say(f"set aside: {records} later records, later checkpoints of steps {later or 'none'}")
+
+
+def _load_data(
+    run: RunConfig, resume_from: Path | None, accelerator: Accelerator
+) -> tuple[PreTrainedTokenizerBase, Corpus]:
+    show_progress = accelerator.is_local_main_process and sys.stderr.isatty()
+    if resume_from is None:
+        tokenizer = load_tokenizer(run.data, progress=show_progress)
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(resume_from)
+    return tokenizer, prepare(run.data, tokenizer, seed=run.train.seed, progress=show_progress)
+
+
+def _load_model(run: RunConfig, resume_from: Path | None, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    if resume_from is None:
+        return build_model(run, tokenizer_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id)
+    return checkpoint.load_model(resume_from, dtype="float32", attn_implementation=run.model.attention)
 
 
 def _derived(run: RunConfig, trainer: Trainer, accelerator: Accelerator) -> dict[str, Any]:

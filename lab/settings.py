@@ -23,6 +23,7 @@ _FREE_FLAGS = (
     "train.micro_batch",
     "train.compile",
     "train.activation_checkpointing",
+    "train.hang_timeout",
 )
 _FIXED_ON_RESUME = ("model", "normalization", "data", "train.seed")
 
@@ -47,7 +48,7 @@ def parse(argv: Sequence[str], *, prog: str) -> RunConfig:
 
 def stored_config(run: RunConfig) -> Path:
     """The config.yaml of the run that `--resume` goes on from: the run folder's, or that of a checkpoint's run."""
-    folder = Path(run.run_dir) if run.resume in (None, "latest") else Path(str(run.resume)).resolve().parents[1]
+    folder = Path(run.run_dir) if run.resume in (None, "latest", "auto") else Path(str(run.resume)).resolve().parents[1]
     return folder / "config.yaml"
 
 

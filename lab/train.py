@@ -3,52 +3,39 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, gather_object, set_seed
+from accelerate.utils import DistributedType, set_seed
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lab import checkpoint, manifest, metrics, nonfinite, rundir
+from lab import metrics, nonfinite
+from lab.checkpoint import Progress
+from lab.collectives import all_sum, gather, raise_if_any_failed
 from lab.config import RunConfig
 from lab.console import Console, duration
 from lab.data import Corpus
 from lab.data.packing import IGNORED
-from lab.distributed import all_sum
-from lab.errors import RunError
+from lab.errors import RunError, UserError
 from lab.evaluate import evaluate
 from lab.flops import flops_per_token, peak_flops
-from lab.hashing import file_hash
+from lab.heartbeat import Heartbeat
 from lab.loss import count_targets, token_loss_sum
-from lab.manifest import Manifest
 from lab.monitors import Groups, build
 from lab.optim import build_optimizer, learning_rate
+from lab.saving import Saver
 from lab.settings import flat
-from lab.shards import shards_of
+from lab.shards import sharding_of
 from lab.signals import StopRequest
 
 Batch = dict[str, Tensor]
-
-
-@dataclass
-class Progress:
-    """Where the run stands; saved with every checkpoint."""
-
-    step: int = 0
-    """Updates made."""
-    tokens: int = 0
-    """Targets predicted so far, over all ranks."""
-    sequences: int = 0
-    """Blocks taken from the data so far, over all ranks."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +65,12 @@ class Trainer:
         tokenizer: PreTrainedTokenizerBase,
         accelerator: Accelerator,
         console: Console,
+        heartbeat: Heartbeat,
         resume_from: Path | None,
     ) -> None:
         self.run_config = run
         self.run_dir = Path(run.run_dir)
-        self.corpus, self.tokenizer, self.accelerator, self.console = corpus, tokenizer, accelerator, console
+        self.corpus, self.accelerator, self.console, self.heartbeat = corpus, accelerator, console, heartbeat
         self.bare_model = model
         self.flops_per_token = flops_per_token(model, run.data.block_length)
         self.peak_flops = peak_flops(accelerator.device, run.train.precision)
@@ -96,14 +84,18 @@ class Trainer:
         model.train()
         optimizer = build_optimizer(model, run.optim, accelerator.device)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
-        self.groups = Groups(model, shards_of(accelerator), partial(accelerator.reduce, reduction="sum"))
+        sharding = sharding_of(accelerator, self.model, self.optimizer)
+        self.groups = Groups(model, sharding)
         self.engine: Any = self.model if accelerator.distributed_type == DistributedType.DEEPSPEED else None
         self.monitors = build(self.groups)
 
         self.progress = Progress()
         # Each rank draws its own dropout masks.
         set_seed(run.train.seed, device_specific=True)
-        state = self._restore(resume_from) if resume_from is not None else None
+        self.saver = Saver(run, model, sharding, tokenizer, accelerator, console, heartbeat, resume_from)
+        state: dict[str, Any] | None = None
+        if resume_from is not None:
+            self.progress, state = self.saver.restore(resume_from)
         self.batches = corpus.batches(
             rank=accelerator.process_index,
             world_size=accelerator.num_processes,
@@ -111,7 +103,6 @@ class Trainer:
             start_sequences=self.progress.sequences,
             state=state,
         )
-        self.last_saved: Path | None = resume_from
         self.stop_request: StopRequest | None = None
         self.log: metrics.MetricsLog | None = None
         self.eval_loss: tuple[int, float] | None = None
@@ -128,27 +119,35 @@ class Trainer:
             RunError: a loss or gradient that is not finite (no update was made of it), or a last checkpoint that
                 could not be written.
         """
-        run, steps = self.run_config, self.run_config.steps
-        self.stop_request = StopRequest()
-        if self.progress.step >= steps:
-            self.console.say(f"complete already: step {self.progress.step} of {steps}; raise --train.steps to go on")
+        self.stop_request = StopRequest(self.run_dir, looks_for_file=self.accelerator.is_main_process)
+        if self.progress.step >= self.run_config.steps:
+            where = f"step {self.progress.step} of {self.run_config.steps}"
+            self.console.say(f"complete already: {where}; raise --train.steps to go on")
+        self.open_logs()
         try:
-            self.open_logs()
-            while self.progress.step < steps:
-                result = self.advance()
-                step = self.progress.step
-                last = step == steps or result.stop
-                if step == steps or (run.eval.every and step % run.eval.every == 0):
-                    self._evaluate()
-                if last or (run.checkpoint.every and step % run.checkpoint.every == 0):
-                    self._save(must_succeed=last)
-                if result.stop and step < steps:
-                    self._record({"event": "stopped", "reason": "asked to"})
-                    self.console.say(f"stopped after step {step} as asked; go on with --resume latest")
-                    return False
-            return True
-        finally:
+            complete = self._loop(self.stop_request)
+        except UserError:  # all ranks raise it; after other errors the process group cannot be left in order
             self.close_logs()
+            raise
+        self.close_logs()
+        return complete
+
+    def _loop(self, stop_request: StopRequest) -> bool:
+        run, steps = self.run_config, self.run_config.steps
+        while self.progress.step < steps:
+            result = self.advance()
+            step = self.progress.step
+            last = step == steps or result.stop
+            if step == steps or (run.eval.every and step % run.eval.every == 0):
+                self._evaluate()
+            if last or (run.checkpoint.every and step % run.checkpoint.every == 0):
+                self._save(must_succeed=last)
+            if result.stop and step < steps:
+                self._record({"event": "stopped", "reason": "asked to"})
+                stop_request.honoured()
+                self.console.say(f"stopped after step {step} as asked; go on with --resume latest")
+                return False
+        return True
 
     def open_logs(self) -> None:
         """Open metrics.jsonl and the trackers, and start the clock of the progress line."""
@@ -185,13 +184,24 @@ class Trainer:
     def _step(self, step: int) -> StepResult:
         run, world = self.run_config, self.accelerator.num_processes
         micro_batches = run.train.global_batch // (run.train.micro_batch * world)
-        batches = [self._next_batch(number) for number in range(micro_batches)]
+        self.heartbeat.at("reading data", step=step)
+        failure: Exception | None = None
+        batches: list[Batch] = []
+        try:
+            batches = [self._next_batch(number) for number in range(micro_batches)]
+        except (UserError, OSError) as error:
+            failure = error
         local_targets = sum(count_targets(batch["targets"]) for batch in batches)
-        targets, stop = all_sum(self.accelerator, [local_targets, float(bool(self.stop_request))])
+        self.heartbeat.at("waiting for the other ranks' data")
+        told = [local_targets, float(bool(self.stop_request)), float(failure is not None)]
+        targets, stop, failures = all_sum(self.accelerator, told)
+        if failures:
+            raise_if_any_failed(RunError(f"step {step}: reading data: {failure}") if failure else None)
 
         loss_sums = []
         for number, batch in enumerate(batches, start=1):
             is_last = number == micro_batches
+            self.heartbeat.at(f"forward and backward pass of micro-batch {number}")
             with nullcontext() if is_last or self.engine else self.accelerator.no_sync(self.model):
                 inputs = {name: tensor for name, tensor in batch.items() if name != "targets"}
                 loss_sum = self.loss_sum(self.model(**inputs, use_cache=False).logits, batch["targets"])
@@ -200,6 +210,7 @@ class Trainer:
                 loss_sums.append(loss_sum.detach())
         loss = all_sum(self.accelerator, [float(torch.stack(loss_sums).sum())])[0] / max(targets, 1)
 
+        self.heartbeat.at("update")
         gradient_norms = self._gradient_norms()
         gradient_norm = float(gradient_norms.square().sum().sqrt())
         self._stop_if_not_finite(step, loss, gradient_norm, gradient_norms, batches)
@@ -259,8 +270,8 @@ class Trainer:
         clip = self.run_config.optim.clip
         if clip is not None and gradient_norm > clip:
             # As torch.nn.utils.clip_grad_norm_ does, with the norm that is known already.
-            norm = torch.tensor(gradient_norm, device=self.accelerator.device)
-            torch.nn.utils.clip_grads_with_norm_(self.groups.parameters, clip, norm)
+            factor = clip / (gradient_norm + 1e-6)
+            torch._foreach_mul_([p.grad for p in self.groups.parameters if p.grad is not None], factor)
         self.optimizer.step()
         self.optimizer.zero_grad()
 
@@ -272,10 +283,10 @@ class Trainer:
         if math.isfinite(loss) and (math.isfinite(gradient_norm) or (scaler is not None and scaler.get_scale() > 1)):
             return
         place = nonfinite.locate(self.bare_model, batches, gradient_norms, self.groups)
-        places = [found for found in gather_object([place]) if found is not None]
+        places = [found for found in gather(place) if found is not None]
         what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient norm is {gradient_norm}"
         where = f"; first not finite: {places[0]}" if places else ""
-        kept = f"last good checkpoint: {self.last_saved}" if self.last_saved else "no checkpoint was written before it"
+        kept = f"last good checkpoint: {self.saver.last}" if self.saver.last else "no checkpoint was written before it"
         self._record({"event": "not finite", "step": step, "what": what, "where": places[0] if places else None})
         raise RunError(
             f"step {step}: {what}{where}. No update was made of it; {kept}. A lower --optim.lr, a longer "
@@ -290,9 +301,11 @@ class Trainer:
             self.model,
             self.corpus,
             self.accelerator,
+            self.heartbeat,
             micro_batch=run.train.micro_batch,
             blocks=run.eval.blocks,
         )
+        self.groups.sharding.settle(self.bare_model)
         self.eval_loss = (self.progress.step, figures["eval/loss"])
         self._record(figures)
         self.console.say(
@@ -301,70 +314,11 @@ class Trainer:
         )
 
     def _save(self, *, must_succeed: bool) -> None:
-        """Write a checkpoint, all ranks together; a disk that refuses costs this checkpoint, not the older ones."""
-        accelerator, progress = self.accelerator, self.progress
-        folder = checkpoint.path_of(self.run_dir, progress.step)
-        weights = accelerator.get_state_dict(self.model)
-        failure: Exception | None = None
-        try:
-            if accelerator.is_main_process:
-                checkpoint.begin(folder)
-            accelerator.wait_for_everyone()
-            partial = checkpoint.partial(folder)
-            accelerator.save_state(str(partial / checkpoint.STATE))
-            torch.save(self.batches.state_dict(), partial / checkpoint.STATE / f"data_{accelerator.process_index}.pt")
-            if accelerator.is_main_process:
-                accelerator.unwrap_model(self.model).save_pretrained(partial, state_dict=weights)
-                self.tokenizer.save_pretrained(partial)
-                (partial / checkpoint.TRAINER).write_text(json.dumps(vars(progress)), encoding="utf-8")
-        except checkpoint.WRITE_ERRORS as error:
-            failure = error
-        if not all_sum(accelerator, [float(failure is not None)])[0] and accelerator.is_main_process:
-            try:
-                checkpoint.finish(folder, self._manifest())
-            except checkpoint.WRITE_ERRORS as error:
-                failure = error
-        failed = all_sum(accelerator, [float(failure is not None)])[0] > 0
-        if not failed:
-            self.last_saved = folder
-            if accelerator.is_main_process:
-                checkpoint.retain(self.run_dir, self.run_config.checkpoint)
-            self.console.say(f"step {progress.step}: checkpoint {folder}")
-            return
-        if accelerator.is_main_process:
-            checkpoint.abandon(folder)
-        kept = f"the last whole one is {self.last_saved}" if self.last_saved else "there is none before it"
-        text = f"step {progress.step}: the checkpoint could not be written ({failure or 'on another rank'}); {kept}"
-        self._record({"event": "checkpoint failed", "reason": str(failure)})
-        if must_succeed:
-            raise RunError(f"{text}. Make room on the disk of {self.run_dir}, then go on with --resume latest")
-        self.console.warn(f"{text}. Training goes on; the next one is tried at its time")
-
-    def _manifest(self) -> Manifest:
         measured = self.eval_loss is not None and self.eval_loss[0] == self.progress.step
-        return Manifest(
-            step=self.progress.step,
-            tokens=self.progress.tokens,
-            config_digest=file_hash(self.run_dir / rundir.CONFIG),
-            world_size=self.accelerator.num_processes,
-            distributed=self.accelerator.distributed_type.value,
-            eval_loss=self.eval_loss[1] if measured and self.eval_loss else None,
-            versions=rundir.versions(),
-        )
-
-    def _restore(self, folder: Path) -> Any:
-        """Optimizer, random states and position from a checkpoint; its weights are in the model already."""
-        accelerator = self.accelerator
-        self.progress = Progress(**checkpoint.read_trainer(folder))
-        accelerator.load_state(str(folder / checkpoint.STATE))
-        written_by = manifest.read(folder).world_size
-        if written_by != accelerator.num_processes:
-            self.console.warn(
-                f"{folder} was written by {written_by} processes, now there are {accelerator.num_processes}: dropout "
-                "draws anew; weights, optimizer and the order of local data go on exactly"
-            )
-        position = folder / checkpoint.STATE / f"data_{accelerator.process_index}.pt"
-        return torch.load(position, weights_only=True) if position.is_file() else None
+        eval_loss = self.eval_loss[1] if measured and self.eval_loss else None
+        failure = self.saver.save(self.progress, self.batches.state_dict, eval_loss, must_succeed=must_succeed)
+        if failure is not None:
+            self._record({"event": "checkpoint failed", "reason": failure})
 
     def _training_figures(self, result: StepResult, seconds: float) -> dict[str, Any]:
         per_second = result.tokens / seconds

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 import normalization
-from lab.shards import Shards
+from lab.collectives import sum_over_ranks
+from lab.shards import Sharding
 
 
 def layer_names(depth: int) -> list[str]:
@@ -24,12 +25,11 @@ class Groups:
 
     Args:
         model: as the accelerator has prepared it.
-        shards: which part of gradients and weights is here.
-        add_up: sum of a tensor over ranks.
+        sharding: how the processes share it.
     """
 
-    def __init__(self, model: nn.Module, shards: Shards, add_up: Callable[[Tensor], Tensor]) -> None:
-        self.shards, self._add_up = shards, add_up
+    def __init__(self, model: nn.Module, sharding: Sharding) -> None:
+        self.sharding = sharding
         layers = normalization.decoder_layers(model)
         place = {
             id(parameter): name
@@ -48,22 +48,22 @@ class Groups:
 
     def weights(self) -> list[Tensor]:
         """This rank's part of each parameter."""
-        return [self.shards.weight(parameter) for parameter in self.parameters]
+        return [self.sharding.weight(parameter) for parameter in self.parameters]
 
     def weight_norms(self, weights: Sequence[Tensor]) -> Tensor:
         """L2 norm by place, float32 `(len(names),)`, of tensors that are cut as the weights are."""
-        return self._norms(weights, are_parts=self.shards.weights_are_parts)
+        return self._norms(weights, are_parts=self.sharding.weights_are_parts)
 
     def gradient_norms(self) -> Tensor:
         """L2 norm of the gradient by place, float32 `(len(names),)`; between backward pass and update."""
-        gradients = [self.shards.gradient(parameter) for parameter in self.parameters]
-        return self._norms(gradients, are_parts=self.shards.gradients_are_parts)
+        gradients = [self.sharding.gradient(parameter) for parameter in self.parameters]
+        return self._norms(gradients, are_parts=self.sharding.gradients_are_parts)
 
     def _norms(self, tensors: Sequence[Tensor], *, are_parts: bool) -> Tensor:
         each = torch.stack(torch._foreach_norm(list(tensors), 2, dtype=torch.float32))
         squares = torch.zeros(len(self.names), device=each.device)
         squares.index_add_(0, self._index.to(each.device), each.square())
-        return (self._add_up(squares) if are_parts else squares).sqrt()
+        return (sum_over_ranks(squares) if are_parts else squares).sqrt()
 
     def named(self, prefix: str, values: Tensor) -> dict[str, float]:
         """`{prefix}/{place}` -> value."""

@@ -87,7 +87,7 @@ def test_a_signal_ends_the_run_with_a_checkpoint_and_its_own_exit_code(flags, se
     assert metrics.read(run_dir)[-1]["event"] == "stopped"
     last = max(losses(run_dir))
     assert checkpoint.all_steps(run_dir) == [last]
-    assert checkpoint.read_trainer(checkpoint.path_of(run_dir, last))["step"] == last
+    assert checkpoint.read_progress(checkpoint.path_of(run_dir, last)).step == last
 
 
 def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(flags, settings, start, tmp_path):
