@@ -16,11 +16,9 @@ from typing import Any
 import psutil
 
 from lab import metrics
-from lab.signals import EXIT_STOPPED
+from lab.signals import EXIT_STOPPED, STOP_FILE
 from launch import guard
 
-STOP_FILE = "stop"
-"""In the run folder: the run saves and ends after the step in which it finds this file."""
 CONFIG = "config.yaml"
 """`lab.rundir.CONFIG`, which is not imported because it brings torch: a supervisor should cost little memory."""
 POLL_S = 0.5
