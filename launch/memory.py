@@ -124,7 +124,9 @@ def estimate(run: RunConfig, preset: Preset, shape: Shape, *, nodes: int, proces
     processes = nodes * processes_per_node
     states = state_bytes(preset, shape, bf16=run.train.precision == "bf16", processes=processes)
     machine = states.pop("in the machine", 0.0) * processes_per_node
-    gpu = states | activation_bytes(run, shape, half_weights=preset.zero_stage > 0)
+    # DeepSpeed holds bf16 weights and FSDP2 gathers them so: then the residual stream is bf16 too.
+    computes_in_bf16 = preset.distributed_type in ("DEEPSPEED", "FSDP")
+    gpu = states | activation_bytes(run, shape, half_weights=computes_in_bf16)
     theirs = _their_estimate(run, preset, shape, nodes, processes_per_node)
     return Estimate(gpu=gpu, machine=machine, theirs=theirs)
 
@@ -134,16 +136,16 @@ def state_bytes(preset: Preset, shape: Shape, *, bf16: bool, processes: int) -> 
 
     ZeRO (Rajbhandari et al. 2020, arXiv:1910.02054, section 5), with what DeepSpeed keeps: weights and gradients in
     the run's precision, an fp32 master copy (also of fp32 weights) and Adam's two averages. Without DeepSpeed all is
-    fp32; in bf16, autocast keeps a copy of every weight for the backward pass.
+    fp32; in bf16, autocast keeps a copy of every weight for the backward pass, where FSDP2 gathers it again.
     """
     n, share = shape.parameters, shape.parameters / processes
     if preset.zero_stage == 0:
         part = share if preset.distributed_type == "FSDP" else n
         states = {"weights": 4.0 * part, "gradients": 4.0 * part, "optimizer": 8.0 * part}
-        buffers = 2.0 * n if bf16 else 0.0
         if preset.distributed_type == "FSDP":
-            buffers += 2 * 4.0 * shape.largest_layer  # one layer computes, the next is on its way
-        return states | {"buffers": buffers}
+            gathered = (2.0 if bf16 else 4.0) * shape.largest_layer
+            return states | {"buffers": 2 * gathered}  # one layer computes, the next is on its way
+        return states | {"buffers": 2.0 * n if bf16 else 0.0}
     size = 2.0 if bf16 else 4.0
     weights = size * (n if preset.zero_stage < 3 else share)
     gradients = size * (n if preset.zero_stage < 2 else share)

@@ -122,4 +122,4 @@ def test_skypilot_starts_a_run_that_goes_on():
     words = shlex.split(command.replace("\\\n", ""))
     assert words[:3] == ["exec", ".venv/bin/depthlab", "launch"] and "$" not in command
     settings = check_launch(words[3:])
-    assert settings.run_dir.startswith(next(iter(task["file_mounts"])))
+    assert settings.run_dir.startswith(next(iter(task["volumes"])))
