@@ -53,6 +53,18 @@ def test_the_others_end_when_a_rank_is_killed_and_name_it(flags, launched, tmp_p
     assert f"lost rank {victim} on" in output and "error: step" in output, output
 
 
+@pytest.mark.slow  # it compiles
+def test_a_killed_compilation_does_not_hold_up_later_starts(flags, launch, tmp_path, monkeypatch):
+    """PyTorch's lock of a compilation outlives a kill; a start that waited for it would wait for ever."""
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "extensions"))
+    folder = tmp_path / "extensions" / "deepspeed_shm_comm"
+    folder.mkdir(parents=True)
+    (folder / "lock").touch()
+    done = launch(2, *flags(train__micro_batch=2, train__steps=1), preset="zero1")
+    assert done.returncode == 0, done.stderr
+    assert not (folder / "lock").exists() and list(folder.glob("*.so"))
+
+
 def test_a_rank_that_stands_still_is_named_with_the_step(flags, launched, tmp_path):
     process = launched(2, *flags(**ENDLESS, train__hang_timeout=5))
     wait_for(lambda: recorded(tmp_path / "run") > 3, process, tmp_path / OUTPUT)
