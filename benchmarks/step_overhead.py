@@ -21,6 +21,7 @@ from lab.config import LogConfig, ModelConfig, MonitorsConfig, OptimConfig, RunC
 from lab.console import Console, table
 from lab.data import Corpus, DataConfig, load_tokenizer, prepare
 from lab.distributed import make_accelerator
+from lab.heartbeat import Heartbeat
 from lab.models import build_model
 from lab.optim import build_optimizer
 from lab.quiet import quieten
@@ -107,7 +108,9 @@ class Ours:
         Path(run.run_dir).mkdir()
         corpus, model, tokenizer = parts(run)
         accelerator = make_accelerator(run)
-        self.trainer = Trainer(run, model, corpus, tokenizer, accelerator, Console(enabled=False), None)
+        self.trainer = Trainer(
+            run, model, corpus, tokenizer, accelerator, Console(enabled=False), Heartbeat(3600), None
+        )
         self.trainer.open_logs()
 
     def steps(self, number: int) -> None:

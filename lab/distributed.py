@@ -16,6 +16,7 @@ from accelerate.utils import (
     InitProcessGroupKwargs,
 )
 
+from lab import extensions
 from lab.config import RunConfig
 from lab.errors import ConfigError
 
@@ -45,6 +46,8 @@ def make_accelerator(run: RunConfig) -> Accelerator:
         # `cpu=True` would turn DeepSpeed and FSDP off, and without a backend accelerate believes that a CPU process
         # is alone.
         group.backend = "gloo"
+    if not has_device and os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
+        extensions.build(extensions.COMMUNICATION)
     accelerator = Accelerator(
         cpu=not has_device and not sharded,
         mixed_precision="no" if run.train.precision == "fp32" else run.train.precision,
@@ -87,6 +90,8 @@ def _configure_deepspeed(accelerator: Accelerator, run: RunConfig) -> None:
     if run.train.precision == "fp16":
         raise ConfigError("--train.precision fp16: not with DeepSpeed; use bf16 or fp32")
     config = accelerator.state.deepspeed_plugin.deepspeed_config
+    if config["zero_optimization"].get("offload_optimizer", {}).get("device") == "cpu":
+        extensions.build(extensions.CPU_ADAM)
     config |= {
         "train_micro_batch_size_per_gpu": run.train.micro_batch,
         "gradient_accumulation_steps": run.train.global_batch // (run.train.micro_batch * accelerator.num_processes),

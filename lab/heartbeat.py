@@ -85,6 +85,7 @@ class Heartbeat:
         if not several():
             yield self
             return
+        self._post()
         threading.Thread(target=self._watch, name="heartbeat", daemon=True).start()
         try:
             yield self
@@ -100,12 +101,15 @@ class Heartbeat:
 
     def _watch(self) -> None:
         while not self._end.wait(INTERVAL_S):
-            self._beat += 1
             with suppress(RuntimeError):  # a store that does not answer is told when it matters
-                post = json.dumps(asdict(replace(self._place, beat=self._beat)))
-                self._connection().set(f"heartbeat/{self._place.rank}", post)
+                self._post()
             if self._limited and time.monotonic() - self._since_s > self._limit_s:
                 self._give_up()
+
+    def _post(self) -> None:
+        self._beat += 1
+        post = json.dumps(asdict(replace(self._place, beat=self._beat)))
+        self._connection().set(f"heartbeat/{self._place.rank}", post)
 
     def _give_up(self) -> None:
         missing, reporter = self._missing()
@@ -122,7 +126,9 @@ class Heartbeat:
         """The ranks that are silent or behind the others, for a message, and the lowest of the rest, who tells it."""
         try:
             earlier = self._read()
-            time.sleep(SILENT_AFTER_S)
+            for _ in range(round(SILENT_AFTER_S / INTERVAL_S)):
+                time.sleep(INTERVAL_S)
+                self._post()  # others may be asking the same
             places = self._read()
         except RuntimeError:
             return f"the machine of rank 0 (its store at {os.environ['MASTER_ADDR']} does not answer)", self._place.rank

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from accelerate.state import AcceleratorState
@@ -16,6 +19,7 @@ from lab.config import RunConfig
 from lab.settings import parse
 
 REPOSITORY = Path(__file__).parents[2]
+OUTPUT = "output.txt"
 
 
 @pytest.fixture(autouse=True)
@@ -125,27 +129,54 @@ def start() -> Any:
         process.wait()
 
 
-@pytest.fixture
-def launch(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """`accelerate launch lab/pretrain.py` with several CPU processes: DDP, or DeepSpeed with `zero_stage`."""
+PRESETS = REPOSITORY / "launch" / "presets"
 
-    def run(processes: int, *words: str, zero_stage: int | None = None) -> subprocess.CompletedProcess[str]:
-        launcher = [sys.executable, "-m", "accelerate.commands.launch", "--mixed_precision", "no"]
-        launcher += ["--num_processes", str(processes), "--num_machines", "1"]
-        launcher += ["--dynamo_backend", "no", "--main_process_port", "0"]
-        if zero_stage is None:
-            launcher.append("--multi_gpu")
-        else:
-            file = tmp_path / f"zero{zero_stage}.json"
-            file.write_text(json.dumps({"zero_optimization": {"stage": zero_stage}}))
-            launcher += ["--use_deepspeed", "--deepspeed_config_file", str(file)]
-            launcher += ["--zero3_init_flag", str(zero_stage == 3).lower()]
-        return subprocess.run(
-            [*launcher, str(REPOSITORY / "lab" / "pretrain.py"), *map(str, words)],
-            env=environment(),
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+
+def launch_command(
+    processes: int, words: Sequence[Any], *, preset: str = "ddp", program: Path | None = None
+) -> list[str]:
+    """`accelerate launch lab/pretrain.py` with one of the presets."""
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(PRESETS / f"{preset}.yaml")]
+    launcher += ["--num_processes", str(processes), str(program or REPOSITORY / "lab" / "pretrain.py")]
+    return [*launcher, *map(str, words)]
+
+
+@pytest.fixture
+def launch() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run with several CPU processes over gloo: DDP, or another preset."""
+
+    def run(processes: int, *words: Any, **options: Any) -> subprocess.CompletedProcess[str]:
+        command = launch_command(processes, words, **options)
+        return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
 
     return run
+
+
+@pytest.fixture
+def launched(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start several processes in a session of their own, with the output in `OUTPUT`; it ends with the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def run(processes: int, *words: Any, **options: Any) -> subprocess.Popen[str]:
+        command = launch_command(processes, words, **options)
+        with (tmp_path / OUTPUT).open("w") as file:
+            process = subprocess.Popen(
+                command, env=environment(), stdout=file, stderr=subprocess.STDOUT, text=True, start_new_session=True
+            )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def ranks_of(launcher: subprocess.Popen[str]) -> dict[int, psutil.Process]:
+    """The processes that train, by rank."""
+    ranks = {}
+    for child in psutil.Process(launcher.pid).children():
+        if (rank := child.environ().get("RANK")) is not None:
+            ranks[int(rank)] = child
+    return ranks

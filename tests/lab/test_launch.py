@@ -15,13 +15,13 @@ def figures(run_dir: Path) -> list[dict[str, float]]:
     return [{name: value for name, value in record.items() if "second" not in name} for record in metrics.read(run_dir)]
 
 
-@pytest.mark.parametrize("processes", [2, 3])
+@pytest.mark.parametrize("processes", [2, 4])
 def test_every_figure_is_that_of_one_process(settings, flags, launch, tmp_path, processes):
     """With unequal numbers of predicted tokens per rank, accumulation and clipping."""
     common = {
         "train__steps": None,
-        "train__tokens": 1100,  # the last step ends in the middle of a rank's part
-        "train__global_batch": 12,
+        "train__tokens": 1500,  # the last step ends in the middle of a rank's part
+        "train__global_batch": 16,
         "train__micro_batch": 2,
         "data__isolate_documents": True,
         "optim__clip": 0.5,
