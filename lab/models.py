@@ -38,8 +38,8 @@ def preset_config(name: str, *, vocab_size: int, context: int, eos_token_id: int
     )
 
 
-def build_model(run: RunConfig, *, tokenizer_size: int, eos_token_id: int | None) -> PreTrainedModel:
-    """The causal LM of a run, on the CPU, in float32, freshly initialised or from a checkpoint's weights.
+def model_config(run: RunConfig, *, tokenizer_size: int, eos_token_id: int | None) -> PretrainedConfig:
+    """The config of a run's model, with its scheme.
 
     Raises:
         ConfigError: a context that does not fit the data; a scheme that does not fit the model or its family, or is
@@ -64,10 +64,18 @@ def build_model(run: RunConfig, *, tokenizer_size: int, eos_token_id: int | None
         )
     options = {"final_norm": spec.final_norm, **spec.options}
     try:
-        config = stock if carried is not None else normalization.config(stock, spec.scheme, **options)
+        return stock if carried is not None else normalization.config(stock, spec.scheme, **options)
     except ValueError as error:
         raise ConfigError(f"--normalization.scheme {spec.scheme}: {error}") from error
 
+
+def build_model(run: RunConfig, *, tokenizer_size: int, eos_token_id: int | None) -> PreTrainedModel:
+    """The causal LM of a run, on the CPU, in float32, freshly initialised or from a checkpoint's weights.
+
+    Raises:
+        ConfigError: as `model_config`; an attention implementation that is not there.
+    """
+    config = model_config(run, tokenizer_size=tokenizer_size, eos_token_id=eos_token_id)
     settings = run.model
     if settings.checkpoint is not None:
         build = partial(AutoModelForCausalLM.from_pretrained, source_of(run), config=config)

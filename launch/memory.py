@@ -10,13 +10,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+from transformers import AutoModelForCausalLM
 
-import normalization
 from lab.config import RunConfig
 from lab.data import load_tokenizer
-from lab.errors import ConfigError, UserError
-from lab.models import preset_config, source_of
+from lab.errors import UserError
+from lab.models import model_config
 from launch.presets import Preset
 
 GIB = 2**30
@@ -76,7 +75,7 @@ def measure(run: RunConfig) -> tuple[Shape, list[str]]:
             vocabulary = T5_VOCABULARY
             told.append(f"the tokenizer {run.data.tokenizer} is not at hand: a vocabulary of {vocabulary:,} is assumed")
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(_config(run, vocabulary))
+        model = AutoModelForCausalLM.from_config(model_config(run, tokenizer_size=vocabulary, eos_token_id=None))
     config = model.config
     layer = next(module for module in model.modules() if isinstance(module, nn.ModuleList))[0]
     if config.model_type.removeprefix("depthlab_") != "llama":
@@ -95,28 +94,6 @@ def measure(run: RunConfig) -> tuple[Shape, list[str]]:
         vocabulary=config.vocab_size,
     )
     return shape, told
-
-
-def _config(run: RunConfig, vocabulary: int) -> PretrainedConfig:
-    if run.model.checkpoint is None and run.model.config is None:
-        context = run.data.block_length
-        stock = preset_config(run.model.preset, vocab_size=vocabulary, context=context, eos_token_id=None)
-    else:
-        source = source_of(run)
-        try:
-            stock = AutoConfig.from_pretrained(source)
-        except (OSError, ValueError) as error:
-            flag = "checkpoint" if run.model.checkpoint else "config"
-            raise ConfigError(f"--model.{flag} {source}: {error}") from error
-        if run.model.checkpoint is None and run.model.vocab_size is not None:
-            stock.vocab_size = run.model.vocab_size
-    if getattr(stock, "normalization", None) is not None:
-        return stock
-    spec = run.normalization.spec()
-    try:
-        return normalization.config(stock, spec.scheme, final_norm=spec.final_norm, **spec.options)
-    except ValueError as error:
-        raise ConfigError(f"--normalization.scheme {spec.scheme}: {error}") from error
 
 
 def estimate(run: RunConfig, preset: Preset, shape: Shape, *, nodes: int, processes_per_node: int) -> Estimate:
