@@ -12,6 +12,10 @@ EXIT_INTERRUPTED = 130
 COMMANDS = {
     "pretrain": ("lab.pretrain", "train a causal LM with a normalization scheme, in one process"),
     "describe": ("lab.describe", "print the normalization plan of a checkpoint, layer by layer"),
+    "diagnose": (
+        "lab.diagnostics.command",
+        "measure what each layer of a checkpoint, or of any causal LM, contributes",
+    ),
     "export": ("lab.export", "write a checkpoint that loads without depthlab: stock, or with its own code"),
     "convert": ("lab.convert", "turn a Pre-LN checkpoint into LayerNorm Scaling that computes the same"),
     "demo": ("lab.demo", "train a small deep model with three schemes on built-in text, and compare"),
