@@ -16,6 +16,7 @@ COMMANDS = {
         "lab.diagnostics.command",
         "measure what each layer of a checkpoint, or of any causal LM, contributes",
     ),
+    "prune": ("lab.prune", "write a checkpoint without some of its layers, chosen by you or by what they contribute"),
     "export": ("lab.export", "write a checkpoint that loads without depthlab: stock, or with its own code"),
     "convert": ("lab.convert", "turn a Pre-LN checkpoint into LayerNorm Scaling that computes the same"),
     "demo": ("lab.demo", "train a small deep model with three schemes on built-in text, and compare"),

@@ -13,16 +13,17 @@ from lab.diagnostics.figures import Figure, layer_axis
 from lab.diagnostics.registry import diagnostic
 from lab.diagnostics.streams import Streams
 
-TOKENS_AT_ONCE = 256
+TOKENS_AT_ONCE = 64
 
 
 def cosines(vectors: Tensor) -> Tensor:
-    """Cosines between all pairs of S vectors of each token: (tokens, S, D) -> (tokens, S, S), in float64.
+    """Cosines between all pairs of S vectors of each token: (..., S, D) -> (..., S, S), in float64.
 
     A cosine that rounding cannot tell from one is one: identical vectors are at an angle of exactly zero. A vector of
     zeros has cosine 0 to any other.
     """
-    products = vectors.double() @ vectors.double().mT
+    vectors = vectors.double()
+    products = vectors @ vectors.mT
     squares = products.diagonal(dim1=-2, dim2=-1)
     norms = squares[..., :, None].sqrt() * squares[..., None, :].sqrt()
     cosine = torch.where(norms > 0, products / norms.clamp_min(torch.finfo(torch.float64).tiny), 0.0)
@@ -46,9 +47,17 @@ class Angular(Reading):
         batch = streams.batch
         for sums, mask in ((self._everywhere, batch.real), (self._last, batch.last), (self._influence, batch.real)):
             sums.count(batch.rows, mask.sum(1))
-        for start in range(0, batch.real.shape[1], TOKENS_AT_ONCE):
-            tokens = slice(start, start + TOKENS_AT_ONCE)
-            cosine = cosines(torch.stack([stream[:, tokens] for stream in streams.hidden], dim=2))
+        blocks, length, width = streams.hidden[0].shape
+        # One buffer for all: to allocate memory of this size costs more than the products.
+        buffer = torch.empty(
+            blocks, TOKENS_AT_ONCE, len(streams.hidden), width, dtype=torch.float64, device=batch.real.device
+        )
+        for start in range(0, length, TOKENS_AT_ONCE):
+            tokens = slice(start, min(start + TOKENS_AT_ONCE, length))
+            vectors = buffer[:, : tokens.stop - start]
+            for place, stream in enumerate(streams.hidden):
+                vectors[:, :, place] = stream[:, tokens]
+            cosine = cosines(vectors)
             distance = cosine.arccos() / math.pi
             here = slice(None), slice(None)
             self._everywhere.add(batch.rows, here, masked_sum(distance, batch.real[:, tokens]))
