@@ -43,10 +43,10 @@ def decode_all(
     blocks = len(predicted)
     sums = torch.zeros(len(streams), 3, blocks, dtype=torch.float64, device=full.device)
     for tokens in _chunks(len(wanted), len(streams) + 2, session):
-        reference = session.decode(full[tokens]).log_softmax(-1)
+        together = session.decode(torch.stack([full[tokens], *(stream[tokens] for stream in chosen)]))
+        reference = together[0].log_softmax(-1)
         probabilities = reference.exp()
-        together = session.decode(torch.stack([stream[tokens] for stream in chosen]))
-        for number, logits in enumerate(together):
+        for number, logits in enumerate(together[1:]):
             target_logits = logits.gather(-1, wanted[tokens, None])
             hits = target_logits[:, 0] >= logits.amax(-1)
             predictions = logits.log_softmax(-1)

@@ -212,7 +212,7 @@ def test_attention_is_that_of_the_eager_weights(family: str, scheme: str | None)
         caught: list[Any] = []
         handles = [
             layer.get_submodule(family_of(model).attention).register_forward_hook(
-                lambda module, args, output: caught.append(output[1][0].double().numpy())
+                lambda module, args, output, caught=caught: caught.append(output[1][0].double().numpy())
             )
             for layer in tiny.layers(model)
         ]

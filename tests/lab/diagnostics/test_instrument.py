@@ -94,7 +94,8 @@ def test_nothing_stays_after_an_interruption(
     elif at == "layer":
         handle = tiny.layers(model)[2].register_forward_hook(interrupt)
     else:
-        monkeypatch.setattr("lab.diagnostics.sparsity.losses", interrupt)
+        calls = 2  # at once, while the first layer's weights are pruned
+        monkeypatch.setattr("lab.diagnostics.streams.Streams.run", interrupt)
         handle = model.register_forward_hook(lambda *args: None)
     with pytest.raises(error):
         measure(model, probe(), only="sparsity" if at == "pruned" else None, options=SMALL)
@@ -222,7 +223,7 @@ def test_layers_that_do_nothing_are_at_angle_zero() -> None:
     assert (record.figure("angular/distance").values == 0).all()
     assert (record.figure("angular/influence").values == 0).all()
     assert (record.figure("jacobian/distance").values == 0).all()
-    assert (record.figure("removal/increase").values == 0).all()
+    assert np.abs(record.figure("removal/increase").values).max() < 1e-6
 
 
 def test_block_sums_pool_and_know_their_error() -> None:
