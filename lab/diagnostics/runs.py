@@ -54,7 +54,9 @@ class Plan:
             try:
                 config: Any = AutoConfig.from_pretrained(target.source, **extra)
             except (OSError, ValueError, ImportError) as error:
-                raise RunError(f"{target.source}: {str(error).strip().splitlines()[0]}") from error
+                is_folder = Path(target.source).is_dir()
+                what = "holds no model" if is_folder else "is no folder here, and no name that the hub answers to"
+                raise RunError(f"{target.source} {what}: {str(error).strip().splitlines()[0]}") from error
             self._made[key] = make_probe(
                 self.probe,
                 run_dir=target.run_dir,
