@@ -27,8 +27,8 @@ class Diagnose:
     """A run folder (every checkpoint that is not measured yet), a checkpoint, any Hugging Face folder or hub name, or
     a .gguf file; or a record (.json), which is only shown."""
     only: str | None = None
-    """Diagnostics, such as angular,removal; all of them if not given: angular, attention, gradients, jacobian, lens,
-    rank, removal, sparsity, spectra, variance."""
+    """Diagnostics, such as angular,removal; all of them if not given. A name that there is not lists those that there
+    are; docs/diagnostics.md defines them."""
     probe: str | None = None
     """Text to measure on, as --data.source of pretrain takes it (files, builtin, a data set); or token ids in a .npy
     file, blocks x tokens, negative ones being padding; or a record (.json), whose tokens are used again. If not given:

@@ -99,10 +99,12 @@ def _figure(name: str, figure: Figure) -> str:
     if figure.values.ndim == 2:
         return f"{title}\n{_map(figure)}"
     maps = []
-    axis, places = next(iter(figure.axes.items()))
+    # A map for each place of the shortest axis.
+    axis = min(figure.axes, key=lambda name: len(figure.axes[name]))
+    at = list(figure.axes).index(axis)
     rest = {key: value for key, value in figure.axes.items() if key != axis}
-    for index, place in enumerate(places):
-        inner = Figure(figure.values[index], rest, figure.unit, figure.reduction)
+    for index, place in enumerate(figure.axes[axis]):
+        inner = Figure(figure.values.take(index, axis=at), rest, figure.unit, figure.reduction)
         maps.append(f"{axis} {place}\n{_map(inner) if inner.values.ndim == 2 else _line(inner)}")
     return "\n".join([title, *maps])
 

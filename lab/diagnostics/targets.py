@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import xxhash
+from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from lab import checkpoint, manifest
@@ -48,7 +49,7 @@ class Target:
             options["attn_implementation"] = attention
         try:
             return load_model(self.source, dtype=dtype, **options).to(device).eval()
-        except (ImportError, ValueError, KeyError) as error:
+        except (ImportError, ValueError, KeyError, SafetensorError) as error:
             if isinstance(error, RunError):
                 raise
             text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

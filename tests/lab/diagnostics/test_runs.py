@@ -217,6 +217,7 @@ def test_any_text(run: Path, tmp_path: Path, corpus_file: Path, capsys: pytest.C
         (["{run}", "--probe", "{tmp}/floats.npy"], 1, "is an array of integers (blocks, tokens), not float64 (2, 3)"),
         (["{run}", "--probe", "{tmp}/left.npy"], 1, "must stand to the right of a block's tokens"),
         (["{run}", "--probe", "{tmp}/big.npy"], 1, "holds token id 9999"),
+        (["{tmp}/torn", "--probe", "{tmp}/ids.npy"], 1, "torn cannot be loaded"),
         (["{run}/config.yaml"], 1, "a file, but no .gguf model and no record"),
         (["{tmp}/none.json"], 1, "no such file, so there is no record"),
         (["{tmp}/none.gguf"], 1, "no such file"),
@@ -270,6 +271,9 @@ def wrong(tmp_path_factory: pytest.TempPathFactory) -> Path:
     t5 = T5Config(vocab_size=61, d_model=32, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
     T5ForConditionalGeneration(t5).save_pretrained(folder / "t5")
     build("llama", None).save_pretrained(folder / "plain")
+    shutil.copytree(folder / "plain", folder / "torn")
+    weights = folder / "torn" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
     return folder
 
 
@@ -283,8 +287,7 @@ def test_help_is_quick_to_load() -> None:
 def test_the_command_line_knows_it(depthlab: Callable[..., Any], trained: Path) -> None:
     done = depthlab("diagnose", "--help")
     assert done.returncode == 0
-    for name in names():
-        assert name in done.stdout
+    assert "--only" in done.stdout
     wrong_flag = depthlab("diagnose", trained, "--onyl", "angular")
     assert wrong_flag.returncode == 2
     assert "--only" in wrong_flag.stderr + wrong_flag.stdout
