@@ -12,6 +12,11 @@ EXIT_INTERRUPTED = 130
 COMMANDS = {
     "pretrain": ("lab.pretrain", "train a causal LM with a normalization scheme, in one process"),
     "describe": ("lab.describe", "print the normalization plan of a checkpoint, layer by layer"),
+    "diagnose": (
+        "lab.diagnostics.command",
+        "measure what each layer of a checkpoint, or of any causal LM, contributes",
+    ),
+    "prune": ("lab.prune", "write a checkpoint without some of its layers, chosen by you or by what they contribute"),
     "export": ("lab.export", "write a checkpoint that loads without depthlab: stock, or with its own code"),
     "convert": ("lab.convert", "turn a Pre-LN checkpoint into LayerNorm Scaling that computes the same"),
     "launch": ("launch.command", "train on many processes and machines: presets, memory estimate, stop and resume"),

@@ -51,6 +51,7 @@ def hand_over(
     how: str,
     load: str,
     bare: bool,
+    original: str = "",
 ) -> dict[str, float]:
     """Write a model's folder with tokenizer, generation config and model card, and check it before it gets its name.
 
@@ -62,6 +63,7 @@ def hand_over(
         how: for the model card: how this was made.
         load: for the model card: the lines of Python that load it.
         bare: load the folder for the check without this package, with `trust_remote_code=True`.
+        original: for the model card: what the model from `source` is called, where `model` is no longer the same.
 
     Returns:
         `random` and, where there is a tokenizer, `text`: the largest difference between logits in the check, as a
@@ -89,7 +91,9 @@ def hand_over(
                 f"rounding in {next(model.parameters()).dtype} explains {allowed:.0e}. Nothing was written. Export "
                 "from float32 weights (--dtype float32)"
             )
-        (partial / "README.md").write_text(_card(source, model, out.name, how, load, differences), encoding="utf-8")
+        (partial / "README.md").write_text(
+            _card(source, model, out.name, how, load, differences, original), encoding="utf-8"
+        )
         os.replace(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -137,7 +141,15 @@ def _compare(model: PreTrainedModel, folder: Path, probe: dict[str, Tensor], *, 
     return differences
 
 
-def _card(source: Path, model: PreTrainedModel, name: str, how: str, load: str, differences: dict[str, float]) -> str:
+def _card(
+    source: Path,
+    model: PreTrainedModel,
+    name: str,
+    how: str,
+    load: str,
+    differences: dict[str, float],
+    original: str,
+) -> str:
     spec = normalization.spec(model)
     plans = normalization.plans(model)
     given = {key: value for key, value in spec.options.items() if value is not None}
@@ -163,7 +175,7 @@ def _card(source: Path, model: PreTrainedModel, name: str, how: str, load: str, 
         f"{sum(p.numel() for p in model.parameters()):,} parameters |",
         f"| first layer | x <- {plans[0]} |",
         f"| last layer | x <- {plans[-1]} |",
-        *(f"| {key} | {value} |" for key, value in _training(source).items()),
+        *(f"| {f'{original}: ' if original else ''}{key} | {value} |" for key, value in _training(source).items()),
         f"| check | largest difference of logits to the original, as a share of the largest logit: {measured} |",
         f"| made with | {', '.join(f'{key} {value}' for key, value in rundir.versions().items())} |",
         "",

@@ -1,0 +1,145 @@
+"""`depthlab diagnose CHECKPOINT_OR_RUN`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from lab.diagnostics.options import Options
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Diagnose:
+    """Measure what each layer of a model contributes. The record is saved with the run (or in --out); what it has
+    already is not measured again. Several processes share the work: accelerate launch -m lab.cli diagnose ...
+    """
+
+    path: Annotated[str, tyro.conf.Positional]
+    """A run folder (every checkpoint that is not measured yet), a checkpoint, any Hugging Face folder or hub name, or
+    a .gguf file; or a record (.json), which is only shown."""
+    only: str | None = None
+    """Diagnostics, such as angular,removal; all of them if not given. A name that there is not lists those that there
+    are; docs/diagnostics.md defines them."""
+    probe: str | None = None
+    """Text to measure on, as --data.source of pretrain takes it (files, builtin, a data set); or token ids in a .npy
+    file, blocks x tokens, negative ones being padding; or a record (.json), whose tokens are used again. If not given:
+    held-out blocks for a run, builtin for any other model."""
+    text_field: Annotated[str, tyro.conf.arg(name="field")] = "text"
+    """Field of a JSON Lines, Parquet or Hugging Face record of the probe that holds the text."""
+    blocks: int | None = None
+    """Blocks of the probe; as many as make about 4,096 tokens, and at least 8, if not given."""
+    block_length: int | None = None
+    """Tokens of a block; the run's if not given, or up to 512 for other models."""
+    latest: bool = False
+    """Of a run, only the newest checkpoint."""
+    watch: bool = False
+    """Wait for checkpoints of a run that is training, and measure each as it appears, up to the last."""
+    parent: Annotated[int | None, tyro.conf.arg(metavar="PID")] = None
+    """With --watch: end when this process has ended and everything is measured."""
+    out: str | None = None
+    """Folder for the records; RUN/diagnostics for a run, ./diagnostics for other models if not given."""
+    again: bool = False
+    """Measure anew what is measured already."""
+    show: bool = False
+    """Print tables: an overview, or every figure of the diagnostics that --only names."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Type of the weights; auto is what the checkpoint has. Reductions are in float32 or float64 always."""
+    device: str = "auto"
+    """Device of torch, such as cpu or cuda:1; auto is a GPU if there is one."""
+    measurement: Annotated[Options, tyro.conf.OmitArgPrefixes] = field(default_factory=Options)
+
+
+def main(argv: Sequence[str], *, prog: str) -> int:
+    """Exit code 0; 1 where nothing can be measured; 2 for an impossible setting."""
+    is_main = os.environ.get("RANK", "0") == "0"
+    from lab.errors import ConfigError, UserError
+
+    try:
+        wanted = tyro.cli(Diagnose, args=list(argv), prog=prog, console_outputs=is_main)
+        from lab.quiet import quieten
+
+        quieten()
+        _diagnose(wanted)
+    except UserError as error:
+        if is_main:
+            print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+    return 0
+
+
+def _diagnose(wanted: Diagnose) -> None:
+    from lab.diagnostics import registry, runs, targets
+    from lab.diagnostics.processes import Processes
+    from lab.diagnostics.record import load
+    from lab.diagnostics.show import show
+    from lab.errors import ConfigError, RunError
+
+    only = registry.chosen(wanted.only)
+    shown = None if wanted.only is None else only
+    if Path(wanted.path).suffix == ".json":
+        print(show(load(wanted.path), shown))
+        return
+    run = targets.is_run(wanted.path)
+    processes = Processes.join()
+    if wanted.watch and processes.world > 1:
+        raise ConfigError("--watch: runs in one process; start it without a launcher")
+    if wanted.latest and not run:
+        raise ConfigError(f"--latest: {wanted.path} is no run folder")
+    say = (lambda text: print(text, flush=True)) if processes.is_main else (lambda text: None)
+    plan = runs.Plan(
+        only,
+        wanted.measurement,
+        wanted.probe,
+        wanted.blocks,
+        wanted.block_length,
+        {"field": wanted.text_field},
+        wanted.out,
+        wanted.again,
+        wanted.dtype,
+        _device(wanted.device),
+        processes,
+        say,
+    )
+    try:
+        if wanted.watch:
+            runs.watch(Path(wanted.path), plan, parent=wanted.parent)
+            return
+        if run and not wanted.latest:
+            records = runs.diagnose_run(Path(wanted.path), plan)
+        elif run:
+            found = targets.of_run(Path(wanted.path), say)
+            if not found:
+                raise RunError(f"{wanted.path} has no whole checkpoint yet")
+            records = [runs.diagnose(found[-1], plan)]
+        else:
+            records = [runs.diagnose(targets.of_path(wanted.path), plan)]
+    finally:
+        processes.leave()
+    if wanted.show:
+        say("\n" + "\n\n\n".join(show(record, shown) for record in records))
+
+
+def _device(name: str) -> torch.device:
+    import torch
+
+    from lab.errors import ConfigError
+
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+        return torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"--device {name}: {str(error).splitlines()[0]}") from error
+    return device
