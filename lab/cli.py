@@ -14,6 +14,7 @@ COMMANDS = {
     "describe": ("lab.describe", "print the normalization plan of a checkpoint, layer by layer"),
     "export": ("lab.export", "write a checkpoint that loads without depthlab: stock, or with its own code"),
     "convert": ("lab.convert", "turn a Pre-LN checkpoint into LayerNorm Scaling that computes the same"),
+    "judge": ("evaluators.command", "judge model outputs with a network of LLM reviewers"),
     "demo": ("lab.demo", "train a small deep model with three schemes on built-in text, and compare"),
 }
 """Subcommand -> (module with `main(argv, prog=...)`, what it does)."""
