@@ -96,14 +96,12 @@ class Breaker:
 class Limits:
     """All limits of one server."""
 
-    def __init__(
-        self, concurrency: int, requests: float | None, tokens: float | None, breaker_after: int, give_up_s: float
-    ) -> None:
+    def __init__(self, concurrency: int, requests: float | None, tokens: float | None, breaker: Breaker) -> None:
         self._slots = asyncio.Semaphore(concurrency)
         self._requests = Rate(requests)
         self._tokens = Rate(tokens)
         self._resume_s = 0.0
-        self.breaker = Breaker(breaker_after, give_up_s)
+        self.breaker = breaker
 
     @asynccontextmanager
     async def slot(self, tokens: int) -> AsyncIterator[None]:

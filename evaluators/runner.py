@@ -19,7 +19,7 @@ from evaluators.config import JudgeConfig
 from evaluators.errors import ConfigError, RunError
 from evaluators.estimate import Estimate, estimate, roles_range
 from evaluators.judges import Backend, Judge, make
-from evaluators.limits import Limits
+from evaluators.limits import Breaker, Limits
 from evaluators.network import Network
 from evaluators.panel import Manner, Panel
 from evaluators.pricing import Budget, BudgetError, Prices
@@ -179,8 +179,7 @@ class Run:
             min(server.concurrency, judge.concurrency or server.concurrency),
             server.requests_per_minute,
             server.tokens_per_minute,
-            server.breaker,
-            server.give_up,
+            Breaker(server.breaker, server.give_up, rest_s=server.backoff),
         )
         return Caller(
             judge,
