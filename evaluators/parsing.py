@@ -53,10 +53,9 @@ _QUOTED = re.compile(
 )
 _OUT_OF = re.compile(r"\s*(?:/|out of|of|von|sur|de|из|su|över|op)\s*(\d+(?:[.,]\d+)?)", re.IGNORECASE)
 # What may follow a number that had no word for score before it: "Assistant 1: 8", but not "Assistant 1: 3 mistakes".
-_ENDS = re.compile(
-    r"\s*(?:points?|pts?\.?|分|点|点满分|점|балл\w*|punkte|puntos|pontos|puan)?\s*(?:[,;.|)\]]|and\b|$|\()",
-    re.IGNORECASE,
-)
+_UNIT = r"\s*(?:points?|pts?\.?|分|点|점|балл\w*|punkte|puntos|pontos|puan)?\s*"
+_ENDS = re.compile(rf"{_UNIT}(?:[,;|)\]]|and\b|$|\(|\.(?:\s*$|\s+{_NAME}))", re.IGNORECASE)
+_ALONE = re.compile(rf"{_UNIT}[.)\]]?\s*$", re.IGNORECASE)
 # What makes a number another number, or several: "80%", "7-8", "7 to 8", "8th", "8+".
 _GOES_ON = re.compile(
     r"\s*%|\s*(?:-|~|to\b|or\b)\s*\d|[-+](?![^\W\d_])|(?!pts?\b|points?\b|and\b)[a-z_]", re.IGNORECASE
@@ -108,7 +107,8 @@ def _from_text(text: str, scale: Scale, count: int) -> Scores | Unparsed:
         on_next_line = bool(found["number"]) and "\n" in found[0][: found.start("number") - found.start()]
         if found["nothing"] and not is_labelled:
             continue
-        if found["number"] and (on_next_line or not is_labelled) and not _ends_there(found):
+        must_end = bool(found["number"]) and (on_next_line or not is_labelled)
+        if must_end and not _ends_there(found, _ALONE if on_next_line else _ENDS):
             continue
         finals[who] = found
     missing = [who for who in range(1, count + 1) if who not in finals]
@@ -133,11 +133,11 @@ def _tells_scores(quotation: str) -> bool:
     return _PAIR.search(quotation) is not None or _SINGLE.search(quotation) is not None
 
 
-def _ends_there(found: re.Match[str]) -> bool:
+def _ends_there(found: re.Match[str], ends: re.Pattern[str]) -> bool:
     rest = found["rest"]
     if outof := _OUT_OF.match(rest):
         rest = rest[outof.end() :]
-    return _ENDS.match(rest) is not None
+    return ends.match(rest) is not None
 
 
 def _number(found: re.Match[str], scale: Scale) -> float | Unparsed:
@@ -165,7 +165,7 @@ def _normalized(text: str) -> str:
 
 
 def _plain(character: str) -> str:
-    if character in "*_`#~<$\\{}":
+    if character in "*_`#<$\\{}":
         return " "
     folded = unicodedata.normalize("NFKC", character)
     if len(folded) == 1:
@@ -174,7 +174,7 @@ def _plain(character: str) -> str:
         return "-"
     if character.isdecimal():
         return str(unicodedata.decimal(character))
-    return "/" if character == "⁄" else character
+    return {"⁄": "/", "→": "="}.get(character, character)
 
 
 def _evidence(text: str) -> str:
@@ -225,10 +225,12 @@ def _from_json(text: str, scale: Scale, count: int) -> Scores | Unparsed | None:
         for start, value in find_objects(text)
         if isinstance(value, Mapping) and all(any(key in value for key in keys) for keys in names)
     ]
-    if not objects or text[: objects[-1][0]].count("```") > 1:
+    if not objects:
         return None
     start, value = objects[-1]
-    # After a verdict in words, an object is a citation; the object must be what the reply ends with.
+    # An object in a line that quotes, or one that the reply does not end with, is a citation.
+    if text[text.rfind("\n", 0, start) + 1 : start].lstrip().startswith(">"):
+        return None
     end = json.JSONDecoder().raw_decode(text, start)[1]
     if re.sub(r"[\s`]|</?\w+>", "", text[end:]):
         return None

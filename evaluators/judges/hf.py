@@ -92,8 +92,8 @@ class HuggingFace:
         for call, prompt, text, finish, count in zip(calls, prompts, written, finishes, used, strict=True):
             asked = len(self._encode([prompt])["input_ids"][0])
             if call.sampling.probabilities and call.place.task == "review":
-                text, expected = self._expected(call, prompt, text)
-                replies.append(Reply(text, Usage(asked, count), "stop", expected))
+                scored, expected = self._expected(call, prompt, text)
+                replies.append(Reply(scored, Usage(asked, count), "stop", expected))
             else:
                 replies.append(Reply(text, Usage(asked, count), finish))
         return replies

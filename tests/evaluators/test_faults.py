@@ -128,7 +128,7 @@ def test_what_no_retry_can_mend_stops_at_once(judge, server, pairs, tmp_path, fa
 
 def test_a_server_that_is_down_is_probed_and_then_given_up(judge, server, pairs):
     server.faults = {-1: {"drop": True}}
-    done = judge(*flags(server, pairs, "out", "--breaker", 3, "--give-up", 1.5, "--retries", 1000))
+    done = judge(*flags(server, pairs, "out", "--breaker", 3, "--give-up", 0.5, "--retries", 1000))
     assert done.returncode == 1 and "does not answer" in done.stderr
     # After the breaker has opened, calls go out one at a time and seldom.
     assert len(server.requests) < 30
