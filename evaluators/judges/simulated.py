@@ -7,7 +7,8 @@ A review's difference between the two responses is a sum of normal terms (standa
 q is the true gap, whose sign people agree with (`human`): normal with deviation `gap`, or always +-gap with `fixed=1`;
 `sample` is an error that all reviewers of a sample share (so errors are correlated), `role` one that a neuron keeps in
 both orders, `review` one of its own in every call. In layer 2 and up a fresh opinion is mixed with the mean of the
-reviews it saw, `mix` of them. The scores are the middle of the scale plus and minus d / 2, in `step` units (0: exact).
+reviews it saw, `mix` of them. d is rounded to a multiple of `step` (0: not at all), and the scores are the middle of
+the scale plus and minus d / 2.
 """
 
 from __future__ import annotations
@@ -111,8 +112,9 @@ class Simulated:
     def _review(self, call: Call) -> str:
         low, high = call.scale
         d = self.difference(call.place)
+        d = round(d / self.population.step) * self.population.step if self.population.step else d
         signs = (1, -1) if call.place.pair.response2 is not None else (1,)
-        scores = [self._on_scale((low + high) / 2 + sign * d / 2, low, high) for sign in signs]
+        scores = [min(max((low + high) / 2 + sign * d / 2, low), high) for sign in signs]
         evidence = f"Simulated evidence of neuron {call.place.neuron}."
         if call.schema is not None:
             names = ("score_1", "score_2") if len(scores) == 2 else ("score",)
@@ -120,11 +122,6 @@ class Simulated:
         names = ("Score of Assistant 1", "Score of Assistant 2") if len(scores) == 2 else ("Score",)
         lines = [f"{name}: {score:.6f}" for name, score in zip(names, scores, strict=True)]
         return "\n".join([f"Evaluation evidence: {evidence}", *lines])
-
-    def _on_scale(self, score: float, low: int, high: int) -> float:
-        step = self.population.step
-        score = round(score / step) * step if step else score
-        return min(max(score, low), high)
 
     def _roles(self, call: Call) -> str:
         names = [f"Simulated perspective {number}" for number in range(1, round(self.population.roles) + 1)]

@@ -15,6 +15,8 @@ from evaluators.prompts import Prompts
 from evaluators.reviews import Call, Judgement, Reply, Usage
 from evaluators.samples import Pair
 
+PROMPTS = Prompts()
+
 PAIR = Pair("p", "the query", "the first response", "the second response")
 
 
@@ -64,7 +66,7 @@ def judged(
             )
             for judge in judges
         ]
-        panel = Panel(callers, prompts or Prompts(), Manner(**manner), network.temperature)  # type: ignore[arg-type]
+        panel = Panel(callers, prompts or PROMPTS, Manner(**manner), network.temperature)  # type: ignore[arg-type]
         return await network.judge(pair, panel)
 
     return asyncio.run(run())

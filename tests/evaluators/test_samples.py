@@ -73,7 +73,7 @@ def test_bad_lines_are_refused_by_number_with_the_reason(tmp_path):
         8: "family 'Poetry' is unknown",
         9: "response1 is missing",
         10: "id is True",
-        11: "300 characters long",
+        11: "id is 300 characters long",
     }.items():
         assert f"line {line}: {reason}" in told
 
