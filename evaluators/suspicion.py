@@ -12,7 +12,8 @@ _ORDERS = re.compile(
     r"(?:ignore|disregard|forget)\s+(?:all\s+|any\s+|the\s+|your\s+|everything\s+)*(?:previous|prior|above|earlier|other)?"
     r"\s*(?:instruction|prompt|rule|guideline|direction)s?"
     r"|\b(?:rate|score(?!\s+of)|give|grade|award|prefer|choose|pick)\b"
-    r"[^.\n]{0,40}\b(?:this|my|assistant [12]|answer [12])\b[^.\n]{0,40}\b(?:10|ten|highest|best|maximum|full marks|winner)\b"
+    r"[^.\n]{0,40}\b(?:this|my|assistant [12]|answer [12])\b[^.\n]{0,40}"
+    r"\b(?:10|ten|highest|best|maximum|full marks|winner)\b"
     r"|\b(?:dear|attention|note to(?: the)?|hey),?\s+(?:llm|ai|judge|evaluator|grader|reviewer)s?\b"
     r"|(?:忽略|无视)[^。\n]{0,12}(?:指令|指示|说明)|игнорируй\w*\s+[^.\n]{0,20}инструкци\w*"
     r"|ignora\w*\s+[^.\n]{0,25}instruc\w+|ignor(?:iere|ez)\s+[^.\n]{0,25}(?:anweisung|instruction)\w*",

@@ -16,7 +16,7 @@ from evaluators.reviews import Judgement, Review
 from evaluators.samples import Pair
 from tests.evaluators.fakes import judged
 
-SAMPLES = 1500
+SAMPLES = 1000
 
 
 def pairs(count: int) -> list[Pair]:
