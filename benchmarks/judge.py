@@ -16,7 +16,6 @@ import resource
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 LATENCY_S = 0.1
@@ -97,7 +96,7 @@ def speed(folder: Path, url: str, seconds: float) -> None:
         note = f" (target {TARGET:.0%})" if flight == 32 else ""
         cpu_ms = found["cpu"] / found["made"] * 1e3
         print(
-            f"  {flight:4} in flight: {rate:7.1f} calls/s, {rate / limit:5.1%} of the limit{note}, {cpu_ms:.2f} ms CPU a call"
+            f"  {flight:4} in flight: {rate:7.1f} calls/s, {rate / limit:5.1%} of the limit{note}, {cpu_ms:.2f} ms CPU"
         )
 
 

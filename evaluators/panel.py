@@ -184,16 +184,21 @@ class Panel:
         manner = self._manner
         sampling = Sampling(temperature, manner.max_tokens, manner.seed, manner.probabilities)
 
+        first = render(texts, structured)
+
         def size(messages: Sequence[Message]) -> int:
             count = caller.judge.count_tokens
             return sum(count(message.content) + _TOKENS_OF_FORMAT for message in messages) + sampling.max_tokens
 
-        fitted = fit(texts, lambda flat: size(render(flat, structured)) <= context)
-        if fitted is None:
-            reason = f"the prompt does not fit a context of {context} tokens with a reply of {sampling.max_tokens}"
-            return _Outcome(None, None, (), 0, "context", reason)
-        flat, shortened = fitted
-        first = messages = render(flat, structured)
+        shortened = 0
+        if size(first) > context:
+            fitted = fit(texts, lambda flat: size(render(flat, structured)) <= context)
+            if fitted is None:
+                reason = f"the prompt does not fit a context of {context} tokens with a reply of {sampling.max_tokens}"
+                return _Outcome(None, None, (), 0, "context", reason)
+            flat, shortened = fitted
+            first = render(flat, structured)
+        messages = first
         records: list[Record] = []
         reason = ""
         for attempt in range(manner.reasks + 1):

@@ -58,7 +58,8 @@ class OpenAI:
         """One chat completion. Raises as `Judge.ask` does."""
         try:
             async with asyncio.timeout(self._timeout_s):  # the SDK's own is per read: a slow body would pass it
-                completion = await self._client.chat.completions.create(**self._request(call))
+                # `post` is what `chat.completions.create` calls; its checks of our types take as long as all else.
+                completion = await self._client.post("/chat/completions", body=self._request(call), cast_to=object)
         except TimeoutError as error:
             raise CallError(f"no reply within {self._timeout_s:g} s", retry=True, outage=True) from error
         except self._openai.APIStatusError as error:
@@ -136,24 +137,29 @@ class OpenAI:
         return CallError(told)
 
     def _reply(self, completion: Any, call: Call) -> Reply:
-        choices = getattr(completion, "choices", None)
-        usage = _usage(getattr(completion, "usage", None), call, choices)
-        if not choices or getattr(choices[0], "message", None) is None:
+        """What is in the JSON, whatever its shape: servers differ."""
+        choices = _get(completion, "choices")
+        choice = choices[0] if isinstance(choices, list) and choices else None
+        message = _get(choice, "message")
+        content = _get(message, "content")
+        text = content if isinstance(content, str) else ""
+        usage = _usage(_get(completion, "usage"), call, text)
+        if not isinstance(message, dict):
             raise CallError("the reply holds no message", retry=True, usage=usage)
-        choice = choices[0]
-        text = choice.message.content or ""
-        if refusal := getattr(choice.message, "refusal", None):
+        finish = _get(choice, "finish_reason")
+        if refusal := message.get("refusal"):
             raise CallError(f"the model refuses: {str(refusal)[:200]}", usage=usage)
-        if choice.finish_reason == "content_filter":
+        if finish == "content_filter":
             raise CallError("the server's content filter withheld the reply", usage=usage)
-        if not text.strip() and choice.finish_reason != "length":
+        if not text.strip() and finish != "length":
             raise CallError("the reply is empty", retry=True, usage=usage)
         expected = None
         if call.sampling.probabilities and call.place.task == "review":
-            if choice.logprobs is None or not choice.logprobs.content:
+            tokens = _get(_get(choice, "logprobs"), "content")
+            if not isinstance(tokens, list) or not tokens:
                 raise RunError(f"openai:{self.name} gives no token probabilities; use --scores text")
-            expected = _expected(text, choice.logprobs.content, call)
-        return Reply(text, usage, choice.finish_reason, expected)
+            expected = _expected(text, tokens, call)
+        return Reply(text, usage, finish if isinstance(finish, str) else None, expected)
 
     def _without_key(self, text: str) -> str:
         return text.replace(self._key, "***") if self._key else text
@@ -189,25 +195,31 @@ def _message(error: Any) -> str:
     return str(text or error.message)[:300]
 
 
-def _usage(reported: Any, call: Call, choices: Any) -> Usage:
+def _get(value: Any, name: str) -> Any:
+    return value.get(name) if isinstance(value, dict) else None
+
+
+def _usage(reported: Any, call: Call, text: str) -> Usage:
     """As reported, if that can be true; else our estimate, marked as one."""
-    prompt, completion = getattr(reported, "prompt_tokens", None), getattr(reported, "completion_tokens", None)
+    prompt, completion = _get(reported, "prompt_tokens"), _get(reported, "completion_tokens")
     if isinstance(prompt, int) and isinstance(completion, int) and prompt > 0 and completion >= 0:
-        details = getattr(reported, "prompt_tokens_details", None)
-        cached = getattr(details, "cached_tokens", None)
+        cached = _get(_get(reported, "prompt_tokens_details"), "cached_tokens")
         return Usage(prompt, completion, cached if isinstance(cached, int) and 0 <= cached <= prompt else 0)
-    text = (getattr(choices[0].message, "content", "") or "") if choices else ""
     asked = sum(estimated_tokens(message.content) for message in call.messages)
     return Usage(asked, estimated_tokens(text), estimated=True)
 
 
 def _expected(text: str, tokens: Sequence[Any], call: Call) -> tuple[float, ...] | None:
+    """None where the tokens are of another shape, or do not spell the scores of the text."""
     count = 1 if call.place.pair.is_single else 2
     scores = parse_scores(text, call.scale, count=count)
-    if not isinstance(scores, Scores):
+    try:
+        listed = [
+            Token(token["token"], {top["token"]: top["logprob"] for top in token["top_logprobs"]}) for token in tokens
+        ]
+    except (KeyError, TypeError):
         return None
-    listed = [Token(token.token, {top.token: top.logprob for top in token.top_logprobs}) for token in tokens]
-    return expected_score(text, scores.spans, listed, call.scale)
+    return expected_score(text, scores.spans, listed, call.scale) if isinstance(scores, Scores) else None
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:

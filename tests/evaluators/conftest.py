@@ -38,7 +38,7 @@ def judge(environment: dict[str, str], tmp_path: Path) -> Callable[..., subproce
 
     def run(*words: object) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "lab.cli", "judge", *map(str, words)]
-        return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=500)
 
     return run
 
