@@ -125,7 +125,8 @@ class Caller:
         return await asyncio.shield(self._abilities)
 
     async def _find_abilities(self) -> Abilities:
-        if self._cache is not None and (kept := self._cache.abilities(self.judge.identity)) is not None:
+        kept = None if self._cache is None or self._refresh else self._cache.abilities(self.judge.identity)
+        if kept is not None:
             return Abilities(**kept)
         found = await self.judge.abilities()
         if self._cache is not None:

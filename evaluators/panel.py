@@ -97,8 +97,9 @@ class Panel:
             return parse_roles(reply.text) or Unparsed("it names no perspective")
 
         place = Place(pair, "roles")
-        # Roles are found at temperature 0, as the authors do: they are not what should vary.
-        outcome = await self._ask(self.callers[0], place, 0.0, texts.flat(), render, read, _ROLES_SCHEMA)
+        # Roles are found at temperature 0, as the authors do, unless the server takes no temperature.
+        temperature = None if self._temperature(1) is None else 0.0
+        outcome = await self._ask(self.callers[0], place, temperature, texts.flat(), render, read, _ROLES_SCHEMA)
         if outcome.read is None and outcome.kind != "unparsed":
             return Failure(0, 0, "12", 0, outcome.kind, outcome.reason, outcome.records, outcome.shortened)
         roles = list(outcome.read or ())[:at_most]

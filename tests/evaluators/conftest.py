@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
+from lab import cli
 from tests.evaluators.server import Server
 
 ROOT = Path(__file__).parents[2]
@@ -32,13 +35,30 @@ def environment(tmp_path: Path) -> dict[str, str]:
     }
 
 
-@pytest.fixture
-def judge(environment: dict[str, str], tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """`depthlab judge ...` as a process of its own, in the test's folder."""
+@dataclass(frozen=True)
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
 
-    def run(*words: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "lab.cli", "judge", *map(str, words)]
-        return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=500)
+
+@pytest.fixture
+def judge(environment: dict[str, str], tmp_path: Path) -> Callable[..., Done]:
+    """`depthlab judge ...` in the test's folder; in this process, because imports take most of a short run."""
+
+    def run(*words: object) -> Done:
+        out, errors = io.StringIO(), io.StringIO()
+        with (
+            mock.patch.dict(os.environ, environment, clear=True),
+            contextlib.chdir(tmp_path),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(errors),
+        ):
+            try:
+                code = cli.main(["judge", *map(str, words)])
+            except SystemExit as end:
+                code = int(end.code or 0)
+        return Done(code, out.getvalue(), errors.getvalue())
 
     return run
 
