@@ -20,6 +20,7 @@ COMMANDS = {
     "export": ("lab.export", "write a checkpoint that loads without depthlab: stock, or with its own code"),
     "convert": ("lab.convert", "turn a Pre-LN checkpoint into LayerNorm Scaling that computes the same"),
     "launch": ("launch.command", "train on many processes and machines: presets, memory estimate, stop and resume"),
+    "judge": ("evaluators.command", "judge model outputs with a network of LLM reviewers"),
     "demo": ("lab.demo", "train a small deep model with three schemes on built-in text, and compare"),
 }
 """Subcommand -> (module with `main(argv, prog=...)`, what it does)."""

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from evaluators.benchmarks import Line, benchmark
+from evaluators.errors import RunError
+
+
+@benchmark("jsonl")
+def jsonl(path: Path) -> Iterator[Line]:
+    """JSON Lines (one object a line, blank lines passed over), plain or as the only such file in a ZIP."""
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive, archive.open(_only_member(archive, path)) as file:
+                yield from _lines(file)
+        else:
+            with path.open("rb") as file:
+                yield from _lines(file)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise RunError(f"--data {path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _only_member(archive: zipfile.ZipFile, path: Path) -> str:
+    names = [
+        name for name in archive.namelist() if name.endswith((".json", ".jsonl")) and not name.startswith("__MACOSX/")
+    ]
+    if len(names) != 1:
+        raise RunError(f"--data {path}: expected one .json or .jsonl file in the ZIP, found {len(names)}")
+    return names[0]
+
+
+def _lines(file: Any) -> Iterator[Line]:
+    for number, raw in enumerate(file, start=1):
+        if raw.strip():
+            yield number, _object(raw)
+
+
+def _object(raw: bytes) -> dict[str, Any] | RunError:
+    try:
+        value = json.loads(raw.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        return RunError(f"not UTF-8: {error.reason} at byte {error.start}")
+    except json.JSONDecodeError as error:
+        return RunError(f"not JSON: {error.msg} at column {error.colno}")
+    except (RecursionError, ValueError) as error:
+        return RunError(f"not JSON that can be read: {error}")
+    return value if isinstance(value, dict) else RunError(f"holds a {type(value).__name__}, not an object")

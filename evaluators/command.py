@@ -1,0 +1,63 @@
+"""`depthlab judge SUBCOMMAND`. Imports lazily, as the program around it does."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib import import_module
+
+EXIT_ERROR = 1
+EXIT_USAGE = 2
+EXIT_STOPPED = 75
+"""Asked to stop, or the budget is spent: everything is saved, and the same command goes on."""
+
+COMMANDS = {
+    "run": ("evaluators.commands.run", "judge a file of pairs with a network of LLM reviewers"),
+    "show": ("evaluators.commands.show", "print a run's summary, or one sample's whole network"),
+    "cache": ("evaluators.commands.cache", "look at the cache of paid replies, and prune it"),
+}
+"""Subcommand -> (module with `main(argv, prog=...)`, what it does)."""
+
+
+def usage(prog: str) -> str:
+    """The text of `depthlab judge --help`."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join(
+        [
+            f"usage: {prog} SUBCOMMAND ...",
+            "",
+            "Judge model outputs with WideDeep, a wide and deep network of LLM reviewers (arXiv:2308.01862).",
+            "",
+            *lines,
+            "",
+            f"{prog} SUBCOMMAND --help tells more.",
+        ]
+    )
+
+
+def main(argv: Sequence[str], *, prog: str) -> int:
+    """Dispatch; errors of users are one message, without a traceback.
+
+    Returns:
+        The subcommand's exit code: 0, 1 for a run that cannot start or go on, 2 for impossible settings, 75 for one
+        that was asked to stop and has saved everything.
+    """
+    words = list(argv)
+    if not words or words[0] in ("-h", "--help"):
+        print(usage(prog))
+        raise SystemExit(0 if words else EXIT_USAGE)
+    name = words[0]
+    if name not in COMMANDS:
+        near = get_close_matches(name, COMMANDS, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        print(f"error: unknown subcommand {name!r}.{hint} Choose from {', '.join(COMMANDS)}", file=sys.stderr)
+        return EXIT_USAGE
+    from evaluators.errors import ConfigError, UserError
+
+    try:
+        return import_module(COMMANDS[name][0]).main(words[1:], prog=f"{prog} {name}")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return EXIT_USAGE if isinstance(error, ConfigError) else EXIT_ERROR

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from evaluators.errors import RunError
+from evaluators.results import VERDICTS, read_records
+from evaluators.show import network_text, summary_text, verdict_text
+from evaluators.tally import Tally
+
+
+@dataclass(frozen=True)
+class Show:
+    """Print one sample's whole network: its roles, the reviews of every layer, and the verdict."""
+
+    id: Annotated[str | None, tyro.conf.Positional] = None
+    """The sample; without it, a summary of the run and a line for each sample."""
+    out: str = "."
+    """The run's folder."""
+
+
+def main(argv: Sequence[str], *, prog: str) -> int:
+    """`depthlab judge show`. Raises RunError where there is no such run or sample."""
+    wanted = tyro.cli(Show, args=list(argv), prog=prog)
+    path = Path(wanted.out) / VERDICTS
+    if not path.is_file():
+        raise RunError(f"--out {wanted.out}: holds no {VERDICTS}; name the folder of a judge's run")
+    if wanted.id is not None:
+        for record in read_records(path):
+            if record["id"] == wanted.id:
+                print("\n".join(network_text(record)))
+                return 0
+        raise RunError(f"{path}: no sample has the id {wanted.id!r}; without an id, all are listed")
+    tally = Tally()
+    for record in read_records(path):
+        tally.add(record)
+        print(f"{record['id']}  {verdict_text(record)}")
+    print("\n".join(summary_text(tally, seconds=None, lost=0)))
+    return 0

@@ -1,0 +1,131 @@
+"""Who reviews. A new backend is one new file in this folder: a class and its registration.
+
+A judge is named `scheme:argument`: `openai:gpt-4o`, `hf:PATH`, `scripted:FILE`, `simulated:position=0.8`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from evaluators.errors import ConfigError
+from evaluators.registry import Registry
+from evaluators.reviews import Call, Reply, Usage
+
+
+class CallError(Exception):
+    """A call that gave no reply. `retry`: another try may succeed; `outage`: the server may be down."""
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        retry: bool = False,
+        retry_after_s: float | None = None,
+        outage: bool = False,
+        usage: Usage | None = None,
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.retry = retry
+        self.retry_after_s = retry_after_s
+        self.outage = outage
+        self.usage = usage
+        """Where the reply was useless but was billed."""
+
+
+class NoSchemaError(CallError):
+    """The server follows no JSON schema; the call can be made without one."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What a judge may be told beside its argument."""
+
+    base_url: str | None = None
+    key_env: str = "OPENAI_API_KEY"
+    """Environment variable that holds the key."""
+    timeout_s: float = 120.0
+    seed: int = 0
+    batch: int = 8
+    device: str | None = None
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """What a server says that it can do; None: it does not say."""
+
+    context: int | None = None
+    """Tokens of prompt and reply together."""
+    structured: bool | None = None
+    """Whether it follows a JSON schema."""
+
+
+class Judge(Protocol):
+    """A backend. `ask` may be called many times at once."""
+
+    name: str
+    """As in results and prices: the model, or the scheme and argument."""
+    identity: str
+    """What the cache keeps replies apart by: model, server, files."""
+    worth_caching: bool
+    """False where making a reply is cheaper than looking it up."""
+    concurrency: int | None
+    """Calls at once that it gains from; None: as many as allowed."""
+
+    async def ask(self, call: Call) -> Reply:
+        """One reply.
+
+        Raises:
+            CallError: there is none.
+            RunError: no call of this run can succeed (wrong key, unknown model); says what to do.
+        """
+
+    async def abilities(self) -> Abilities:
+        """What it can do, asked of the server where there is one. Never raises CallError."""
+
+    def coordinates(self, call: Call) -> tuple[object, ...]:
+        """What beside the messages and the sampling decides its reply."""
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a text; an upper bound where the tokenizer is not at hand."""
+
+    async def close(self) -> None:
+        """Let go of connections and memory."""
+
+
+Maker = Callable[[str, Backend], Judge]
+judges: Registry[Maker] = Registry("judge", __name__, __path__)
+MakerT = TypeVar("MakerT", bound=Maker)
+
+
+def judge(scheme: str) -> Callable[[MakerT], MakerT]:
+    """Register the decorated class under the scheme of its names."""
+
+    def register(maker: MakerT) -> MakerT:
+        judges.add(scheme, maker)
+        return maker
+
+    return register
+
+
+def make(name: str, backend: Backend) -> Judge:
+    """The judge called `scheme:argument`.
+
+    Raises:
+        ConfigError: no such scheme, or an argument that it cannot use.
+    """
+    scheme, colon, argument = name.partition(":")
+    if not colon:
+        known = ", ".join(f"{known}:..." for known in judges.names())
+        raise ConfigError(f"--judge {name}: write SCHEME:NAME, one of {known}")
+    return judges.get(scheme, flag="--judge")(argument, backend)
+
+
+def estimated_tokens(text: str) -> int:
+    """Tokens of a text without its tokenizer: one for 3 bytes of UTF-8.
+
+    English has 4 to 5 bytes a token, code and other languages fewer; rather too many are counted than too few.
+    """
+    return -(-len(text.encode()) // 3)

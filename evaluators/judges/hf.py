@@ -1,0 +1,225 @@
+"""A local transformers model: batched, with its chat template, and the probability method."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evaluators.errors import ConfigError
+from evaluators.judges import Abilities, Backend, CallError, judge
+from evaluators.probabilities import expectation
+from evaluators.reviews import Call, Reply, Usage
+
+_SCORE_LINE = re.compile(r"\n?[^\n]*\bscore(?: of (?:the )?assistant [12])?\W*[:=]", re.IGNORECASE)
+
+
+@dataclass
+class _Waiting:
+    call: Call
+    reply: asyncio.Future[Reply]
+
+
+@judge("hf")
+class HuggingFace:
+    """`hf:PATH`: a folder or hub name of a causal LM. Deterministic given --seed, whatever is batched together.
+
+    With --scores probabilities, the explanation is generated, then the score lines are laid before the model, and the
+    score is its expectation under the model's probabilities of the digits.
+    """
+
+    worth_caching = True
+
+    def __init__(self, argument: str, backend: Backend) -> None:
+        # Late: nobody who asks a server should wait for torch.
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        if not argument:
+            raise ConfigError("--judge hf: name a folder or a model of the hub, as in hf:my-model")
+        device = backend.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(argument, padding_side="left")
+            # fp32 on a CPU, where half precision is slow; the checkpoint's own elsewhere.
+            dtype = torch.float32 if device == "cpu" else "auto"
+            self._model = AutoModelForCausalLM.from_pretrained(argument, dtype=dtype).to(device).eval()
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ConfigError(f"--judge hf:{argument}: cannot be loaded: {reason}") from error
+        if self._tokenizer.pad_token_id is None:
+            self._tokenizer.pad_token = self._tokenizer.eos_token
+        self.name = f"hf:{argument}"
+        self.identity = f"hf:{argument}@{_fingerprint(Path(argument))}:{backend.seed}"
+        self.concurrency: int | None = backend.batch
+        self._batch = backend.batch
+        self._seed = backend.seed
+        self._torch = torch
+        self._waiting: list[_Waiting] = []
+        self._worker: asyncio.Task[None] | None = None
+        self._digits = {number: self._digit(number) for number in range(10)}
+
+    async def ask(self, call: Call) -> Reply:
+        """One reply, from the next batch. Raises CallError where the prompt is longer than the model's context."""
+        waiting = _Waiting(call, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiting)
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.create_task(self._work())
+        return await waiting.reply
+
+    async def _work(self) -> None:
+        await asyncio.sleep(0)  # everyone who is about to ask joins the batch
+        while self._waiting:
+            batch, self._waiting = self._waiting[: self._batch], self._waiting[self._batch :]
+            for length in {waiting.call.sampling.max_tokens for waiting in batch}:
+                alike = [waiting for waiting in batch if waiting.call.sampling.max_tokens == length]
+                try:
+                    replies = await asyncio.to_thread(self._reply, [waiting.call for waiting in alike])
+                except (RuntimeError, ValueError) as error:  # out of memory above all
+                    for waiting in alike:
+                        waiting.reply.set_exception(CallError(f"{type(error).__name__}: {str(error)[:200]}"))
+                    continue
+                for waiting, reply in zip(alike, replies, strict=True):
+                    waiting.reply.set_result(reply)
+
+    def _reply(self, calls: Sequence[Call]) -> list[Reply]:
+        prompts = [self._prompt(call) for call in calls]
+        written, finishes, used = self._generate(prompts, calls)
+        replies = []
+        for call, prompt, text, finish, count in zip(calls, prompts, written, finishes, used, strict=True):
+            asked = len(self._encode([prompt])["input_ids"][0])
+            if call.sampling.probabilities and call.place.task == "review":
+                scored, expected = self._expected(call, prompt, text)
+                replies.append(Reply(scored, Usage(asked, count), "stop", expected))
+            else:
+                replies.append(Reply(text, Usage(asked, count), finish))
+        return replies
+
+    def _generate(self, prompts: Sequence[str], calls: Sequence[Call]) -> tuple[list[str], list[str], list[int]]:
+        """Texts, why they ended, and their lengths in tokens."""
+        from transformers import LogitsProcessorList
+
+        torch, tokenizer = self._torch, self._tokenizer
+        inputs = self._encode(prompts, padding=True, return_tensors="pt").to(self._model.device)
+        start = inputs["input_ids"].shape[1]
+        sampler = _gumbel_sampler(torch, [_seed_of(self._seed, call) for call in calls], calls)
+        with torch.inference_mode():
+            output = self._model.generate(
+                **inputs,
+                max_new_tokens=calls[0].sampling.max_tokens,
+                do_sample=False,
+                logits_processor=LogitsProcessorList([sampler]),
+                pad_token_id=tokenizer.pad_token_id,
+                temperature=None,
+                top_p=None,
+                top_k=None,
+                repetition_penalty=1.0,
+            )[:, start:]
+        ends = self._model.generation_config.eos_token_id
+        ends = set(ends if isinstance(ends, list) else [ends]) | {tokenizer.eos_token_id}
+        texts, finishes, lengths = [], [], []
+        for row in output.tolist():
+            stop = next((at for at, token in enumerate(row) if token in ends), None)
+            kept = row if stop is None else row[:stop]
+            texts.append(tokenizer.decode(kept, skip_special_tokens=True))
+            finishes.append("length" if stop is None else "stop")
+            lengths.append(len(kept))
+        return texts, finishes, lengths
+
+    def _expected(self, call: Call, prompt: str, written: str) -> tuple[str, tuple[float, ...]]:
+        """Lay the score lines before the model after its explanation, one after another."""
+        line = _SCORE_LINE.search(written)
+        text = (written[: line.start()] if line else written).rstrip()
+        names = ["Score"] if call.place.pair.is_single else ["Score of Assistant 1", "Score of Assistant 2"]
+        expected = []
+        for name in names:
+            text += f"\n{name}:"
+            score = self._score(prompt + text, call.scale)
+            expected.append(score)
+            text += f" {round(score)}"
+        return text, tuple(expected)
+
+    def _score(self, text: str, scale: tuple[int, int]) -> float:
+        """E[score] over the digits, as the token after a space or, in tokenizers without such, after the space."""
+        torch = self._torch
+        spaced = all(token is not None for token in self._digits.values())
+        inputs = self._encode([text if spaced else f"{text} "], return_tensors="pt").to(self._model.device)
+        with torch.inference_mode():
+            logits = self._model(**inputs).logits[0, -1].float().log_softmax(-1)
+        plain = {number: self._tokenizer.encode(str(number), add_special_tokens=False)[-1] for number in range(10)}
+        tokens = self._digits if spaced else plain
+        return expectation({number: float(logits[tokens[number]]) for number in range(scale[0], scale[1] + 1)})
+
+    def _digit(self, number: int) -> int | None:
+        """The token " 7", if the tokenizer has one."""
+        tokens = self._tokenizer.encode(f" {number}", add_special_tokens=False)
+        return tokens[0] if len(tokens) == 1 else None
+
+    def _prompt(self, call: Call) -> str:
+        messages = [{"role": m.role, "content": self._without_specials(m.content)} for m in call.messages]
+        if self._tokenizer.chat_template:
+            return self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return "\n\n".join(message["content"] for message in messages) + "\n\n"
+
+    def _without_specials(self, text: str) -> str:
+        """A text that names this tokenizer's special tokens must not become them."""
+        for token in self._tokenizer.all_special_tokens:
+            if len(token) > 1:
+                text = text.replace(token, f"{token[0]} {token[1:]}")
+        return text
+
+    def _encode(self, prompts: Sequence[str], **options: Any) -> Any:
+        # A chat template has written the special tokens already.
+        return self._tokenizer(list(prompts), add_special_tokens=not self._tokenizer.chat_template, **options)
+
+    def coordinates(self, call: Call) -> tuple[object, ...]:
+        """Messages and sampling say it all."""
+        return ()
+
+    async def abilities(self) -> Abilities:
+        """The model's context; it follows no schema."""
+        return Abilities(getattr(self._model.config, "max_position_embeddings", None), structured=False)
+
+    def count_tokens(self, text: str) -> int:
+        """By its own tokenizer."""
+        return len(self._tokenizer.encode(text, add_special_tokens=False))
+
+    async def close(self) -> None:
+        """Wait for the batch that is under way."""
+        if self._worker is not None:
+            await asyncio.wait([self._worker])
+
+
+def _gumbel_sampler(torch: Any, seeds: Sequence[int], calls: Sequence[Call]) -> Any:
+    """argmax(logits / T + Gumbel noise) is a draw from softmax(logits / T); each row has a generator of its own."""
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    temperatures = [1.0 if call.sampling.temperature is None else call.sampling.temperature for call in calls]
+
+    def process(_: Any, logits: Any) -> Any:
+        rows = []
+        for row, generator, temperature in zip(logits, generators, temperatures, strict=True):
+            if temperature == 0:
+                rows.append(row)
+                continue
+            uniform = torch.rand(row.shape, generator=generator).clamp_min(1e-20).to(row.device)
+            rows.append(row.float() / temperature - torch.log(-torch.log(uniform)))
+        return torch.stack([row.to(logits.dtype) for row in rows])
+
+    return process
+
+
+def _seed_of(seed: int, call: Call) -> int:
+    text = repr((seed, call.messages, call.place.index, call.attempt))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])
+
+
+def _fingerprint(path: Path) -> str:
+    """Of the files of a folder, by name, size and time: weights that change are another judge."""
+    if not path.is_dir():
+        return "hub"
+    files = sorted(item for item in path.iterdir() if item.suffix in (".json", ".safetensors", ".bin", ".jinja"))
+    told = [(item.name, item.stat().st_size, item.stat().st_mtime_ns) for item in files]
+    return hashlib.sha256(repr(told).encode()).hexdigest()[:16]

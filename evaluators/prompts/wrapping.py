@@ -1,0 +1,39 @@
+"""Texts that nobody vouches for, put between marks that they cannot close."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+
+_CHAT_MARKUP = re.compile(
+    r"<\|[^<>|\n]{1,40}\|>|</?s>|\[/?INST\]|<</?SYS>>|</?(?:start|end)_of_turn>|<(?:\uff5c)[^<>\n]{1,40}(?:\uff5c)>",
+    re.IGNORECASE,
+)
+
+
+def code_for(texts: Sequence[str]) -> str:
+    """A code that occurs in none of the texts.
+
+    It is a hash of them all, so the same call has the same code (and hits the cache), and a text that contained it
+    would have to contain its own hash.
+    """
+    code = hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12]
+    while any(code in text for text in texts):
+        code = hashlib.sha256(code.encode()).hexdigest()[:12]
+    return code
+
+
+def wrap(text: str, name: str, code: str) -> str:
+    """The text between a start and an end mark."""
+    return f"[start of {name} {code}]\n{neutralize(text)}\n[end of {name} {code}]"
+
+
+def neutralize(text: str) -> str:
+    """Break what chat templates would read as the end of a message: `<|im_end|>` becomes `< |im_end|>`."""
+    return _CHAT_MARKUP.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+
+
+def has_chat_markup(text: str) -> bool:
+    """Whether `neutralize` would change it."""
+    return _CHAT_MARKUP.search(text) is not None

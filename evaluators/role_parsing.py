@@ -1,0 +1,52 @@
+"""Perspectives from a judge's reply: JSON, or one a line. Names stay as they were written, whatever signs they hold."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from evaluators.parsing import find_objects
+from evaluators.reviews import Role
+
+MAX_NAME = 120
+MAX_FOCUS = 400
+
+_ITEM = re.compile(
+    r"^[ \t]*(?:[-*•–+]|\(?\d{1,2}[.):、．]|#{1,4}(?=\s)|(?:role|perspective|angle|aspect)\s*\d*\s*[:：])"
+    r"[ \t]*(?P<item>\S.*)$",
+    re.IGNORECASE | re.MULTILINE,
+)
+_NAME_AND_FOCUS = re.compile(r"^(?P<name>.{1,200}?)(?:\s*[:：]\s+|[:：](?=\D)|\s+[-–—]\s+)(?P<focus>.+)$")
+
+
+def parse_roles(text: str) -> tuple[Role, ...]:
+    """The perspectives that a reply names, in its order, each once. Empty where it names none."""
+    roles: dict[str, Role] = {}
+    for role in [*_from_json(text)] or [*_from_lines(text)]:
+        if role.name:
+            roles.setdefault(role.name.casefold(), role)
+    return tuple(roles.values())
+
+
+def _from_json(text: str) -> Iterator[Role]:
+    for _, value in find_objects(text):
+        listed = value.get("roles") if isinstance(value, Mapping) else value
+        if isinstance(listed, list):
+            for item in listed:
+                if isinstance(item, str):
+                    yield _role(item, "")
+                elif isinstance(item, Mapping) and isinstance(item.get("name"), str):
+                    focus: Any = item.get("focus", "")
+                    yield _role(item["name"], focus if isinstance(focus, str) else "")
+
+
+def _from_lines(text: str) -> Iterator[Role]:
+    for found in _ITEM.finditer(text):
+        item = re.sub(r"\*\*|__|`", "", found["item"]).strip()
+        split = _NAME_AND_FOCUS.match(item)
+        yield _role(split["name"], split["focus"]) if split else _role(item.rstrip(":："), "")
+
+
+def _role(name: str, focus: str) -> Role:
+    return Role(name.strip()[:MAX_NAME], focus.strip()[:MAX_FOCUS])

@@ -1,0 +1,124 @@
+"""What is judged: a query and two responses (or one), as people wrote them down, checked line by line."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from evaluators.errors import RunError
+
+FIELDS = ("id", "query", "response1", "response2", "human", "dataset", "family", "reference")
+"""Fields of a line; only query and response1 must be there (and response2 where pairs are judged)."""
+
+LABELS: Mapping[Any, int] = {
+    **dict.fromkeys((1, "1", "model1", "model_1", "response1", "response_1", "a", "win", "first"), 1),
+    **dict.fromkeys((2, "2", "model2", "model_2", "response2", "response_2", "b", "lose", "loss", "second"), 2),
+    **dict.fromkeys((0, "0", -1, "-1", "tie", "draw", "both", "equal", "same", "neither", "none"), 0),
+}
+"""How data sets spell what people preferred -> 1, 2 or 0 (tie). Texts are compared in lower case."""
+
+MAX_ID = 200
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A query and the responses to compare; one response only where `response2` is None."""
+
+    id: str
+    query: str
+    response1: str
+    response2: str | None
+    human: float | None = None
+    """What people said: 1, 2 or 0 (tie). Of a single response: their grade, in any unit."""
+    dataset: str = ""
+    family: str = "QA"
+    reference: str | None = None
+
+    @property
+    def digest(self) -> str:
+        """Of everything that a judge may see or be compared with, but not the id."""
+        parts = (
+            self.query,
+            self.response1,
+            self.response2,
+            self.reference,
+            self.family,
+            self.dataset,
+            self.human,
+        )
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+    @property
+    def is_single(self) -> bool:
+        """One response, to be graded by itself."""
+        return self.response2 is None
+
+
+def label(value: Any) -> int:
+    """1, 2 or 0 (tie) from any spelling in `LABELS`.
+
+    Raises:
+        RunError: another value.
+    """
+    key = value.strip().lower() if isinstance(value, str) else value
+    if isinstance(key, (str, int, float)) and not isinstance(key, bool) and key in LABELS:
+        return LABELS[key]
+    spellings = ", ".join(f"{name}: {_spellings(number)}" for number, name in ((1, "1"), (2, "2"), (0, "tie")))
+    raise RunError(f"human is {value!r}, which is no known label ({spellings})")
+
+
+def _spellings(number: int) -> str:
+    return "/".join(sorted({str(spelling) for spelling, meaning in LABELS.items() if meaning == number}))
+
+
+def make_pair(fields: Mapping[str, Any], *, fallback_id: str) -> Pair:
+    """A checked pair from the fields of a line.
+
+    Raises:
+        RunError: a field is missing, of the wrong type or empty; says which and what is expected.
+    """
+    response2 = _text(fields, "response2", required=False)
+    human = fields.get("human")
+    if human is not None:
+        human = label(human) if response2 is not None else _grade(human)
+    return Pair(
+        id=_identifier(fields.get("id"), fallback_id),
+        query=_text(fields, "query") or "",
+        response1=_text(fields, "response1", may_be_empty=True) or "",
+        response2=response2,
+        human=human,
+        dataset=_text(fields, "dataset", required=False) or "",
+        family=_text(fields, "family", required=False) or "QA",
+        reference=_text(fields, "reference", required=False),
+    )
+
+
+def _identifier(value: Any, fallback: str) -> str:
+    if value is None:
+        return fallback
+    if isinstance(value, bool) or not isinstance(value, (str, int)) or not str(value).strip():
+        raise RunError(f"id is {value!r}; expected a text or a whole number")
+    if len(str(value)) > MAX_ID:
+        raise RunError(f"id is {len(str(value))} characters long; at most {MAX_ID}")
+    return str(value)
+
+
+def _grade(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise RunError(f"human is {value!r}; for a single response, a number is expected")
+    return float(value)
+
+
+def _text(fields: Mapping[str, Any], name: str, *, required: bool = True, may_be_empty: bool = False) -> str | None:
+    value = fields.get(name)
+    if value is None and not required:
+        return None
+    if not isinstance(value, str):
+        raise RunError(f"{name} is missing" if value is None else f"{name} is {type(value).__name__}, not a text")
+    # A response may be blank: that is something to judge. A query may not.
+    if required and not may_be_empty and not value.strip():
+        raise RunError(f"{name} is empty")
+    # A lone surrogate (\ud800 in JSON) can be neither sent nor stored.
+    return value.encode("utf-8", "replace").decode("utf-8")

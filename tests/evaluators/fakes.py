@@ -1,0 +1,72 @@
+"""A judge that answers by a function and remembers every call; and a network around it, without files or processes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from evaluators.calls import Caller, Retries
+from evaluators.judges import Abilities, estimated_tokens
+from evaluators.limits import Breaker, Limits
+from evaluators.network import Network
+from evaluators.panel import Manner, Panel
+from evaluators.pricing import Budget
+from evaluators.prompts import Prompts
+from evaluators.reviews import Call, Judgement, Reply, Usage
+from evaluators.samples import Pair
+
+PROMPTS = Prompts()
+
+PAIR = Pair("p", "the query", "the first response", "the second response")
+
+
+class FakeJudge:
+    worth_caching = True
+    concurrency: int | None = None
+
+    def __init__(self, reply: Callable[[Call], str | Reply], name: str = "fake", **abilities: object) -> None:
+        self.name = self.identity = name
+        self.calls: list[Call] = []
+        self._reply = reply
+        self._abilities = Abilities(**{"structured": False, **abilities})  # type: ignore[arg-type]
+
+    async def ask(self, call: Call) -> Reply:
+        self.calls.append(call)
+        reply = self._reply(call)
+        return reply if isinstance(reply, Reply) else Reply(reply, Usage(10, 5), "stop")
+
+    async def abilities(self) -> Abilities:
+        return self._abilities
+
+    def coordinates(self, call: Call) -> tuple[object, ...]:
+        return ()
+
+    def count_tokens(self, text: str) -> int:
+        return estimated_tokens(text)
+
+    async def close(self) -> None: ...
+
+
+def judged(
+    network: Network, *judges: FakeJudge, pair: Pair = PAIR, prompts: Prompts | None = None, **manner: object
+) -> Judgement:
+    """The sample, judged."""
+
+    async def run() -> Judgement:
+        callers = [
+            Caller(
+                judge,
+                Limits(100, None, None, Breaker(5, 60)),
+                cache=None,
+                refresh=False,
+                price=None,
+                budget=Budget(None),
+                retries=Retries(0),
+                stop=asyncio.Event(),
+            )
+            for judge in judges
+        ]
+        panel = Panel(callers, prompts or PROMPTS, Manner(**manner), network.temperature)  # type: ignore[arg-type]
+        return await network.judge(pair, panel)
+
+    return asyncio.run(run())
