@@ -253,6 +253,9 @@ class CheckpointConfig:
     """Also keep every checkpoint at a multiple of so many steps."""
     keep_best: bool = True
     """Also keep the one with the lowest held-out loss."""
+    diagnose: Literal["no", "cheap", "beside"] = "no"
+    """Diagnose each checkpoint. cheap: variance, angles, rank and attention, in the training process, which stops for
+    them; not with ZeRO-3 or FSDP2. beside: everything, by a process of its own that reads the checkpoints."""
 
     def __post_init__(self) -> None:
         _check(self.every >= 0, "checkpoint.every", self.every, "at least 0")

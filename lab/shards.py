@@ -34,6 +34,8 @@ class Sharding(ABC):
     """
 
     name: str
+    shares_weights = False
+    """Whether no process holds the whole model that computes."""
     gradients_are_parts = True
     weights_are_parts = True
 
@@ -110,6 +112,7 @@ class FullyShardedDataParallel(Replicated):
     """FSDP2: every tensor is a DTensor."""
 
     name = "fsdp2"
+    shares_weights = True
     gradients_are_parts = True
     weights_are_parts = True
 
@@ -218,6 +221,8 @@ class Zero12(_Zero):
 
 class Zero3(_Zero):
     """DeepSpeed ZeRO-3: everything in parts."""
+
+    shares_weights = True
 
     @property
     def _partitions(self) -> list[Tensor]:

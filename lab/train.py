@@ -16,14 +16,16 @@ from accelerate.utils import DistributedType, set_seed
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lab import metrics, nonfinite
+from lab import checkpoint, metrics, nonfinite
 from lab.checkpoint import Progress
 from lab.collectives import all_sum, gather, raise_if_any_failed
 from lab.config import RunConfig
 from lab.console import Console, duration
 from lab.data import Corpus
 from lab.data.packing import IGNORED
-from lab.errors import RunError, UserError
+from lab.diagnostics import after_checkpoint, start_watcher
+from lab.diagnostics.probe_source import of_blocks
+from lab.errors import ConfigError, RunError, UserError
 from lab.evaluate import evaluate
 from lab.flops import flops_per_token, peak_flops
 from lab.heartbeat import Heartbeat
@@ -86,6 +88,10 @@ class Trainer:
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         sharding = sharding_of(accelerator, self.model, self.optimizer)
         self.groups = Groups(model, sharding)
+        if run.checkpoint.diagnose == "cheap" and sharding.shares_weights:
+            raise ConfigError(
+                f"--checkpoint.diagnose cheap: no process holds the whole model under {sharding.name}; use beside"
+            )
         self.engine: Any = self.model if accelerator.distributed_type == DistributedType.DEEPSPEED else None
         self.monitors = build(self.groups)
 
@@ -124,6 +130,8 @@ class Trainer:
             where = f"step {self.progress.step} of {self.run_config.steps}"
             self.console.say(f"complete already: {where}; raise --train.steps to go on")
         self.open_logs()
+        if self.run_config.checkpoint.diagnose == "beside" and self.accelerator.is_main_process:
+            start_watcher(self.run_dir)
         try:
             complete = self._loop(self.stop_request)
         except UserError:  # all ranks raise it; after other errors the process group cannot be left in order
@@ -319,6 +327,17 @@ class Trainer:
         failure = self.saver.save(self.progress, self.batches.state_dict, eval_loss, must_succeed=must_succeed)
         if failure is not None:
             self._record({"event": "checkpoint failed", "reason": failure})
+        elif self.run_config.checkpoint.diagnose == "cheap" and self.accelerator.is_main_process:
+            self.heartbeat.at("diagnosing a checkpoint")
+            self._diagnose(checkpoint.path_of(self.run_dir, self.progress.step))
+
+    def _diagnose(self, folder: Path) -> None:
+        source = f"held-out blocks of {' '.join(self.run_config.data.source)}"
+        probe = of_blocks(self.corpus.heldout, None, seed=0, source=source)
+        try:
+            after_checkpoint(self.bare_model, folder, probe)
+        except UserError as error:  # the run is worth more than its measurement
+            self.console.warn(f"{folder.name} was not diagnosed: {error}")
 
     def _training_figures(self, result: StepResult, seconds: float) -> dict[str, Any]:
         per_second = result.tokens / seconds

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -17,6 +19,8 @@ from lab import metrics
 from lab.checkpoint import load_model
 from lab.config import RunConfig
 from lab.data import load_tokenizer, prepare
+from lab.diagnostics import registry as diagnostics_registry
+from lab.diagnostics.record import load as load_record
 from lab.models import build_model
 from lab.optim import learning_rate
 from lab.run import pretrain
@@ -243,3 +247,21 @@ def test_tensorboard_gets_the_same_figures(settings):
     events.Reload()
     shown = [event.value for event in events.Scalars("train/loss")]
     assert shown == pytest.approx(curve(run), rel=1e-6)
+
+
+def test_checkpoints_are_diagnosed_in_the_run_or_beside_it(settings, tmp_path):
+    """The record of the training process is the one that `depthlab diagnose` makes of the checkpoint."""
+    here = settings("here", checkpoint__diagnose="cheap", train__steps=3)
+    assert pretrain(here)
+    record = load_record(tmp_path / "here/diagnostics/step-000003.json")
+    assert set(record.diagnostics) == set(diagnostics_registry.names(cheap=True))
+    assert pretrain(settings("beside", checkpoint__diagnose="beside", train__steps=3))
+    other = tmp_path / "beside/diagnostics/step-000003.json"
+    end = time.monotonic() + 240
+    while not other.exists():
+        assert time.monotonic() < end, (tmp_path / "beside/diagnostics/watch.log").read_text()
+        time.sleep(0.2)
+    everything = load_record(other)
+    assert set(everything.diagnostics) > set(record.diagnostics)
+    mine, theirs = (found.figure("variance/stream_mean").values for found in (record, everything))
+    np.testing.assert_allclose(mine, theirs, rtol=1e-5)
