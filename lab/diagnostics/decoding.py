@@ -28,7 +28,7 @@ class Decoded(NamedTuple):
 def decode_all(
     session: Session, streams: Sequence[Tensor], full: Tensor, targets: Tensor, predicted: Tensor
 ) -> list[Decoded]:
-    """Loss, top-1 and KL of each of several streams (B, T, D) that stand for h_L.
+    """Loss, top-1 and KL of the unchanged model, then of each of several streams (B, T, D) that stand for h_L.
 
     Args:
         session: whose final norm and head decode.
@@ -38,21 +38,22 @@ def decode_all(
         predicted: (B, T) bool: where there is one.
     """
     rows = predicted.nonzero()[:, 0]
-    full, wanted = full[predicted], targets[predicted]
-    chosen = [stream[predicted] for stream in streams]
-    blocks = len(predicted)
-    sums = torch.zeros(len(streams), 3, blocks, dtype=torch.float64, device=full.device)
-    for tokens in _chunks(len(wanted), len(streams) + 2, session):
-        together = session.decode(torch.stack([full[tokens], *(stream[tokens] for stream in chosen)]))
-        reference = together[0].log_softmax(-1)
-        probabilities = reference.exp()
-        for number, logits in enumerate(together[1:]):
-            target_logits = logits.gather(-1, wanted[tokens, None])
-            hits = target_logits[:, 0] >= logits.amax(-1)
-            predictions = logits.log_softmax(-1)
-            loss = -predictions.gather(-1, wanted[tokens, None])[:, 0]
-            kl = torch.linalg.vecdot(probabilities, reference - predictions)
-            each = torch.stack([loss.double(), hits.double(), kl.double()])
+    wanted = targets[predicted]
+    chosen = [stream[predicted] for stream in (full, *streams)]
+    sums = torch.zeros(len(chosen), 3, len(predicted), dtype=torch.float64, device=full.device)
+    for tokens in _chunks(len(wanted), len(chosen) + 2, session):
+        together = session.decode(torch.stack([stream[tokens] for stream in chosen]))  # (streams, tokens, V)
+        probabilities = together[0].softmax(-1)
+        # E_p[logit] of every stream: KL(p || q) = E_p[log p] - E_p[log q] needs no other pass over the vocabulary.
+        expected = (together.transpose(0, 1) @ probabilities[..., None])[..., 0].T
+        own: Tensor | None = None
+        for number, logits in enumerate(together):
+            target_logits = logits.gather(-1, wanted[tokens, None])[:, 0]
+            loss = -logits.log_softmax(-1).gather(-1, wanted[tokens, None])[:, 0]
+            log_likelihood = expected[number] - (target_logits + loss)  # E_p[log q]; target + loss is log sum exp
+            own = log_likelihood if own is None else own
+            hits = target_logits >= logits.amax(-1)
+            each = torch.stack([loss.double(), hits.double(), (own - log_likelihood).double()])
             sums[number].index_add_(1, rows[tokens], each)
     return [Decoded(*of_stream) for of_stream in sums]
 

@@ -18,10 +18,11 @@ class Lens(Reading):
 
     def update(self, streams: Streams) -> None:
         batch = streams.batch
-        decoded = decode_all(self.session, streams.hidden, streams.hidden[-1], batch.targets, batch.predicted)
+        decoded = decode_all(self.session, streams.hidden[:-1], streams.hidden[-1], batch.targets, batch.predicted)
         for sums in self._sums.values():
             sums.count(batch.rows, batch.predicted.sum(1))
-        for place, of_stream in enumerate(decoded):
+        own, *earlier = decoded
+        for place, of_stream in enumerate([*earlier, own]):
             self._sums["loss"].add(batch.rows, place, of_stream.loss)
             self._sums["top1"].add(batch.rows, place, of_stream.hits)
             self._sums["kl"].add(batch.rows, place, of_stream.kl)

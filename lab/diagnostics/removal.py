@@ -34,14 +34,14 @@ class Removal(Reading):
         batch, full = streams.batch, streams.hidden[-1]
         for sums in (*self._without.values(), *self._full.values()):
             sums.count(batch.rows, batch.predicted.sum(1))
-        whole = decode_all(self.session, [full], full, batch.targets, batch.predicted)[0]
-        self._full["loss"].add(batch.rows, (), whole.loss)
-        self._full["top1"].add(batch.rows, (), whole.hits)
         # As many at a time as the model has layers: the pass has left as many streams behind.
         for start in range(0, len(self._gaps), self.session.depth):
             group = self._gaps[start : start + self.session.depth]
             ends = [streams.run(streams.hidden[first - 1], after=first + length - 1) for first, length in group]
-            decoded = decode_all(self.session, ends, full, batch.targets, batch.predicted)
+            whole, *decoded = decode_all(self.session, ends, full, batch.targets, batch.predicted)
+            if start == 0:
+                self._full["loss"].add(batch.rows, (), whole.loss)
+                self._full["top1"].add(batch.rows, (), whole.hits)
             for place, without in enumerate(decoded, start=start):
                 self._add(batch.rows, place, without, whole.loss)
 
