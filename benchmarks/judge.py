@@ -80,7 +80,7 @@ def judge(folder: Path, *words: object) -> dict[str, float]:
         "'cached': spent.cached, 'mib': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))\n"
     )
     command = [sys.executable, "-c", code, *map(str, words)]
-    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
