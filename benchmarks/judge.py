@@ -80,7 +80,7 @@ def judge(folder: Path, *words: object) -> dict[str, float]:
         "'cached': spent.cached, 'mib': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))\n"
     )
     command = [sys.executable, "-c", code, *map(str, words)]
-    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -101,10 +101,11 @@ def speed(folder: Path, url: str, seconds: float) -> None:
 
 
 def memory(folder: Path) -> None:
-    print("memory of simulated runs, 17 calls a sample")
+    print("memory of simulated runs, 5 calls a sample")
     for samples in (1_000, 20_000):
         pairs = write_pairs(folder / f"memory{samples}.jsonl", samples)
-        found = judge(folder, "--data", pairs, "--judge", "simulated:", "--out", folder / f"memory{samples}")
+        words = ("--data", pairs, "--judge", "simulated:roles=2", "--depth", 1, "--out", folder / f"memory{samples}")
+        found = judge(folder, *words)
         print(f"  {samples:6,} samples: {found['mib']:.0f} MiB at most, {found['s']:.0f} s")
 
 

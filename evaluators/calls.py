@@ -155,14 +155,15 @@ class Caller:
             raise StoppedError("asked to stop")
         if self._cache is None:
             return await self._try(key, call)
-        if (reply := await self._cache.claim(key)) is not None:
-            if not self._refresh:
-                return self._from_cache(key, reply)
-            return await self._try(key, call)
+        if (reply := await self._cache.claim(key)) is not None and not self._refresh:
+            return self._from_cache(key, reply)
+        answer = None
         try:
-            return await self._try(key, call)
+            answer = await self._try(key, call)
+            return answer
         finally:
-            self._cache.release(key)
+            if answer is None or answer.reply is None:
+                self._cache.release(key)  # a reply that is kept has let go of it already
 
     async def _try(self, key: str, call: Call) -> Answer:
         used = Usage(0, 0)

@@ -87,15 +87,18 @@ class HuggingFace:
 
     def _reply(self, calls: Sequence[Call]) -> list[Reply]:
         prompts = [self._prompt(call) for call in calls]
-        written, finishes, used = self._generate(prompts, calls)
-        replies = []
-        for call, prompt, text, finish, count in zip(calls, prompts, written, finishes, used, strict=True):
-            asked = len(self._encode([prompt])["input_ids"][0])
-            if call.sampling.probabilities and call.place.task == "review":
-                scored, expected = self._expected(call, prompt, text)
-                replies.append(Reply(scored, Usage(asked, count), "stop", expected))
-            else:
-                replies.append(Reply(text, Usage(asked, count), finish))
+        texts, finishes, lengths = self._generate(prompts, calls)
+        usages = [
+            Usage(len(asked), length) for asked, length in zip(self._encode(prompts)["input_ids"], lengths, strict=True)
+        ]
+        replies = [Reply(*reply) for reply in zip(texts, usages, finishes, strict=True)]
+        # Single responses have one score line, pairs two: only alike ones can be scored together.
+        for count in (1, 2):
+            rows = [row for row, call in enumerate(calls) if _scores_asked(call) == count]
+            if rows:
+                scored = self._expected([(calls[row], prompts[row], texts[row]) for row in rows], count)
+                for row, (text, expected) in zip(rows, scored, strict=True):
+                    replies[row] = Reply(text, usages[row], "stop", expected)
         return replies
 
     def _generate(self, prompts: Sequence[str], calls: Sequence[Call]) -> tuple[list[str], list[str], list[int]]:
@@ -129,29 +132,44 @@ class HuggingFace:
             lengths.append(len(kept))
         return texts, finishes, lengths
 
-    def _expected(self, call: Call, prompt: str, written: str) -> tuple[str, tuple[float, ...]]:
-        """Lay the score lines before the model after its explanation, one after another."""
-        line = _SCORE_LINE.search(written)
-        text = (written[: line.start()] if line else written).rstrip()
-        names = ["Score"] if call.place.pair.is_single else ["Score of Assistant 1", "Score of Assistant 2"]
-        expected = []
+    def _expected(self, written: Sequence[tuple[Call, str, str]], count: int) -> list[tuple[str, tuple[float, ...]]]:
+        """Lay the score lines before the model, after its explanation, for each (call, prompt, explanation)."""
+        names = ["Score"] if count == 1 else ["Score of Assistant 1", "Score of Assistant 2"]
+        texts = []
+        for _, _, text in written:
+            line = _SCORE_LINE.search(text)
+            texts.append((text[: line.start()] if line else text).rstrip())
+        expected: list[tuple[float, ...]] = [()] * len(written)
         for name in names:
-            text += f"\n{name}:"
-            score = self._score(prompt + text, call.scale)
-            expected.append(score)
-            text += f" {round(score)}"
-        return text, tuple(expected)
+            laid = [f"{prompt}{text}\n{name}:" for (_, prompt, _), text in zip(written, texts, strict=True)]
+            scores = self._scores(laid, [call.scale for call, _, _ in written])
+            expected = [(*before, score) for before, score in zip(expected, scores, strict=True)]
+            texts = [f"{text}\n{name}: {round(score)}" for text, score in zip(texts, scores, strict=True)]
+        return list(zip(texts, expected, strict=True))
 
-    def _score(self, text: str, scale: tuple[int, int]) -> float:
+    def _scores(self, texts: Sequence[str], scales: Sequence[tuple[int, int]]) -> list[float]:
         """E[score] over the digits, as the token after a space or, in tokenizers without such, after the space."""
-        torch = self._torch
         spaced = all(token is not None for token in self._digits.values())
-        inputs = self._encode([text if spaced else f"{text} "], return_tensors="pt").to(self._model.device)
-        with torch.inference_mode():
-            logits = self._model(**inputs).logits[0, -1].float().log_softmax(-1)
         plain = {number: self._tokenizer.encode(str(number), add_special_tokens=False)[-1] for number in range(10)}
         tokens = self._digits if spaced else plain
-        return expectation({number: float(logits[tokens[number]]) for number in range(scale[0], scale[1] + 1)})
+        inputs = self._encode([text if spaced else f"{text} " for text in texts], padding=True, return_tensors="pt")
+        with self._torch.inference_mode():
+            output = self._model.generate(
+                **inputs.to(self._model.device),
+                max_new_tokens=1,
+                do_sample=False,
+                output_logits=True,
+                return_dict_in_generate=True,
+                pad_token_id=self._tokenizer.pad_token_id,
+                temperature=None,
+                top_p=None,
+                top_k=None,
+            )
+        logs = output.logits[0].float().log_softmax(-1)
+        return [
+            expectation({number: float(row[tokens[number]]) for number in range(low, high + 1)})
+            for row, (low, high) in zip(logs, scales, strict=True)
+        ]
 
     def _digit(self, number: int) -> int | None:
         """The token " 7", if the tokenizer has one."""
@@ -191,6 +209,13 @@ class HuggingFace:
         """Wait for the batch that is under way."""
         if self._worker is not None:
             await asyncio.wait([self._worker])
+
+
+def _scores_asked(call: Call) -> int:
+    """Scores to be had by probabilities: 0 where they are not asked for."""
+    if not call.sampling.probabilities or call.place.task != "review":
+        return 0
+    return 1 if call.place.pair.is_single else 2
 
 
 def _gumbel_sampler(torch: Any, seeds: Sequence[int], calls: Sequence[Call]) -> Any:

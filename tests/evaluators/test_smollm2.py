@@ -20,7 +20,7 @@ import pytest
 
 from tests.evaluators.conftest import records
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "pairwise" / "llmeval2_select_200.jsonl"
 OWN = [
     {
@@ -59,13 +59,13 @@ def rows(tmp_path) -> Path:
     if SHARED.exists():
         short = [json.loads(line) for line in SHARED.read_text().splitlines()]
         short.sort(key=lambda row: len(row["query"]) + len(row["response1"]) + len(row["response2"]))
-        lines = short[:3]
+        lines = short[:2]
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
 
 
-FLAGS = ("--min-roles", 2, "--max-roles", 2, "--max-tokens", 96, "--reasks", 1, "--context-tokens", 2048)
+FLAGS = ("--min-roles", 2, "--max-roles", 2, "--max-tokens", 48, "--reasks", 1, "--context-tokens", 2048)
 
 
 def test_in_process_by_words_and_by_probabilities(judge, model, rows, tmp_path):
