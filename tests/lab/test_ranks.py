@@ -18,6 +18,7 @@ from tests.lab.conftest import OUTPUT, ranks_of
 
 TROUBLE = Path(__file__).with_name("rank_trouble.py")
 ENDLESS = {"train__steps": 50000, "eval__every": 0, "checkpoint__every": 0, "train__micro_batch": 2}
+SLOW = pytest.mark.slow
 BOUND_S = 60
 """In which a run that lost a rank must have ended: a few seconds, and the launcher's 30 s of grace."""
 
@@ -39,8 +40,10 @@ def recorded(run_dir: Path) -> int:
     return file.read_bytes().count(b"\n") if file.exists() else 0
 
 
-@pytest.mark.parametrize("preset", ["ddp", "zero2"])
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize(
+    ("preset", "victim"),
+    [("ddp", 1), *(pytest.param(*case, marks=SLOW) for case in [("ddp", 0), ("zero2", 0), ("zero2", 1)])],
+)
 def test_the_others_end_when_a_rank_is_killed_and_name_it(flags, launched, tmp_path, preset, victim):
     process = launched(2, *flags(**ENDLESS), preset=preset)
     wait_for(lambda: recorded(tmp_path / "run") > 3, process, tmp_path / OUTPUT)
@@ -53,7 +56,7 @@ def test_the_others_end_when_a_rank_is_killed_and_name_it(flags, launched, tmp_p
     assert f"lost rank {victim} on" in output and "error: step" in output, output
 
 
-@pytest.mark.slow  # it compiles
+@SLOW  # it compiles
 def test_a_killed_compilation_does_not_hold_up_later_starts(flags, launch, tmp_path, monkeypatch):
     """PyTorch's lock of a compilation outlives a kill; a start that waited for it would wait for ever."""
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path / "extensions"))
@@ -92,6 +95,7 @@ def test_a_rank_that_cannot_read_its_data_ends_the_run_with_one_message(flags, l
     assert message.startswith("error: rank 1 on ") and told in message
 
 
+@SLOW
 @pytest.mark.parametrize("late", [0, 1])
 def test_ranks_may_start_at_different_times(settings, flags, launch, tmp_path, late):
     """With nothing prepared: whichever comes first trains the tokenizer and tokenises, and one alone makes folders."""
@@ -103,6 +107,7 @@ def test_ranks_may_start_at_different_times(settings, flags, launch, tmp_path, l
     assert losses(tmp_path / "run") == pytest.approx(losses(tmp_path / "one"), rel=2e-5)
 
 
+@SLOW
 def test_sigterm_to_the_launcher_saves_and_a_kill_in_a_checkpoint_loses_only_it(settings, flags, launched, tmp_path):
     common = {"train__steps": 60, "train__micro_batch": 2, "eval__every": 0, "checkpoint__every": 20}
     assert pretrain(settings("whole", **common))
@@ -129,6 +134,7 @@ def test_sigterm_to_the_launcher_saves_and_a_kill_in_a_checkpoint_loses_only_it(
     assert list(losses(run_dir)) == list(range(1, 61)) and not partial.exists()
 
 
+@SLOW
 def test_a_job_that_is_requeued_three_times_ends_with_the_losses_of_one_that_was_not(
     settings, flags, launched, tmp_path
 ):

@@ -41,7 +41,13 @@ COMMON = {
 
 @pytest.mark.parametrize(
     ("preset", "scheme"),
-    [("zero1", "lns"), ("zero2", "mix"), ("zero3", "peri"), ("zero3", "deepnorm"), ("fsdp2", "peri")],
+    [
+        pytest.param("zero1", "lns", marks=pytest.mark.slow),
+        ("zero2", "mix"),
+        ("zero3", "peri"),
+        pytest.param("zero3", "deepnorm", marks=pytest.mark.slow),
+        ("fsdp2", "peri"),
+    ],
 )
 def test_losses_and_layer_norms_are_those_of_one_process(settings, flags, launch, tmp_path, preset, scheme):
     """With accumulation, clipping and unequal numbers of targets; peri has parameters of its own."""
@@ -61,6 +67,7 @@ def test_losses_and_layer_norms_are_those_of_one_process(settings, flags, launch
         assert sharded[name].sub(tensor).norm() < 1e-4 * tensor.norm(), name
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_under_any_sharding_and_on_any_number_of_processes(settings, flags, launch, tmp_path):
     """A relay: each leg goes on from the second-last step of the one before, so that it makes two updates or more."""
     common = {**COMMON, "normalization__scheme": "peri", "train__steps": 12, "eval__every": 0}
@@ -80,6 +87,7 @@ def test_a_run_goes_on_under_any_sharding_and_on_any_number_of_processes(setting
         assert_same(tmp_path / "one", tmp_path / "relay")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["zero2", "zero3"])
 def test_bf16_keeps_the_weights_that_the_optimizer_updates(flags, launch, tmp_path, preset):
     """DeepSpeed computes with a bf16 copy: a run that goes on must go on from the float32 weights, bit for bit."""
