@@ -97,6 +97,7 @@ def test_two_machines_train_as_one_process_and_leave_a_log_per_rank(flags, tmp_p
     assert "2 processes on cpu" in logs[0][1].read_text()
 
 
+@pytest.mark.slow
 def test_a_run_is_asked_to_stop_and_goes_on(flags, tmp_path, start):
     """SIGTERM to the launcher: a checkpoint and 75; the same command again: the losses of an uninterrupted run."""
     settings = {"train__steps": 120, "checkpoint__every": 0, "eval__every": 0}
