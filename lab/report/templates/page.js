@@ -14,7 +14,12 @@
   const frameOf = (panel) => panel.frames[Math.min(at, panel.frames.length - 1)];
 
   // Plotly takes texts for markup, so names of runs and weights are escaped on their way to it.
-  const shown = (trace) => ({ ...trace, name: escape(trace.name), x: trace.x.map(escape), y: trace.y.map(escape) });
+  // The darkest colour of the lines is lighter on a dark page.
+  const lighter = (part) => (dark() && part?.color === "#0072B2" ? { ...part, color: "#3D9BD9" } : part);
+  const shown = (trace) => {
+    const text = { name: escape(trace.name), x: trace.x.map(escape), y: trace.y.map(escape) };
+    return trace.line ? { ...trace, ...text, line: lighter(trace.line), marker: lighter(trace.marker) } : { ...trace, ...text };
+  };
 
   function layoutOf(panel) {
     const edge = colour("--edge");
