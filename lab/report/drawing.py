@@ -202,13 +202,16 @@ def map_drawing(
     rows = -(-count // columns)
     titles = [html.escape(group.label) for group in context.groups] if count > 1 else None
     grid = make_subplots(
-        rows, columns, subplot_titles=titles, x_title=None, horizontal_spacing=0.14, vertical_spacing=0.3 / rows
+        rows, columns, subplot_titles=titles, x_title=None, horizontal_spacing=0.12, vertical_spacing=0.3 / rows
     ).to_plotly_json()
     layout: dict[str, Any] = {key: value for key, value in grid["layout"].items() if key != "template"}
     for number in range(count):
         tail = "" if number == 0 else str(number + 1)
         layout[f"xaxis{tail}"] |= {"title": {"text": across}}
-        layout[f"yaxis{tail}"] |= {"title": {"text": down}}
+        if number % columns == 0:
+            layout[f"yaxis{tail}"] |= {"title": {"text": down}}
+        if all(isinstance(place, int) for frame in found for part in frame if part is not None for place in part[2]):
+            layout[f"yaxis{tail}"] |= {"dtick": _tick(found)}
     layout |= {
         "height": MAP_HEIGHT * rows,
         "coloraxis": {
@@ -220,6 +223,12 @@ def map_drawing(
     }
     frames = [Frame(_map_traces(frame), _maps_in_words(frame, across, down)) for frame in found]
     return Drawing(frames, layout, (across, down, unit))
+
+
+def _tick(frames: list[list[Map | None]]) -> int:
+    """Layers between ticks: whole ones, and few enough to read."""
+    longest = max(len(part[2]) for frame in frames for part in frame if part is not None)
+    return max(1, -(-longest // 8))
 
 
 def _map_traces(maps: list[Map | None]) -> list[dict[str, Any]]:
