@@ -16,6 +16,8 @@ COMMANDS = {
         "lab.diagnostics.command",
         "measure what each layer of a checkpoint, or of any causal LM, contributes",
     ),
+    "report": ("lab.report.command", "turn runs into one page to look at: training, layers by checkpoint, comparison"),
+    "compare": ("lab.report.compare_command", "print the final figures of runs side by side, pooled over seeds"),
     "prune": ("lab.prune", "write a checkpoint without some of its layers, chosen by you or by what they contribute"),
     "export": ("lab.export", "write a checkpoint that loads without depthlab: stock, or with its own code"),
     "convert": ("lab.convert", "turn a Pre-LN checkpoint into LayerNorm Scaling that computes the same"),

@@ -51,6 +51,7 @@ def main(argv: Sequence[str], *, prog: str) -> int:
         rows.append(summarise(scheme, run_dir))
 
     from lab.console import table
+    from lab.report.command import write
 
     print(f"\n{table(rows)}\n")
     print(
@@ -64,6 +65,8 @@ def main(argv: Sequence[str], *, prog: str) -> int:
         "(--steps), normal initialisation, 10 % warm-up, cosine to 10 %, clipping at 1. Try --lr 3e-3, with and\n"
         "without --embedding-std 0.63 (that of the Mix-LN code)."
     )
+    report = write([str(folder / scheme) for scheme in SCHEMES], out=str(folder / "report.html"))
+    print(f"\nThe three runs compared, to open in a browser: {report}")
     return 0
 
 

@@ -1,0 +1,1 @@
+"""Runs and diagnosed models as one page, Markdown, JSON or a table."""

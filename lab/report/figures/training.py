@@ -1,0 +1,182 @@
+"""What happened in training, from `metrics.jsonl`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lab.report.compare import Group, interval
+from lab.report.drawing import Map, line, line_drawing, map_drawing
+from lab.report.registry import Context, Drawing, figure
+
+POINTS = 1000
+"""A longer curve is drawn with the smallest and the largest value of each of half as many stretches: spikes stay."""
+COLUMNS = 200
+"""A longer heat map is drawn with every k-th measurement."""
+
+
+def thinned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """At most `POINTS` points of a curve, its ends and extremes among them."""
+    if len(steps) <= POINTS:
+        return steps, values
+    kept = {0, len(steps) - 1}
+    for stretch in np.array_split(np.arange(len(steps)), POINTS // 2 - 1):
+        if np.isfinite(values[stretch]).any():
+            kept |= {int(stretch[np.nanargmin(values[stretch])]), int(stretch[np.nanargmax(values[stretch])])}
+    index = sorted(kept)
+    return steps[index], values[index]
+
+
+def _curve(group: Group, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Steps, values, and half of the 95 % interval over seeds at the steps that all runs have."""
+    series = [dict(zip(*run.series(name), strict=True)) for run in group.runs]
+    series = [values for values in series if values]
+    if not series:
+        return np.array([]), np.array([]), None
+    common = sorted(set.intersection(*(set(values) for values in series)))
+    steps = np.array(common)
+    if len(series) == 1:
+        return steps, np.array([series[0][step] for step in common]), None
+    found = [interval([values[step] for values in series]) for step in common]
+    return steps, np.array([one.mean for one in found]), np.array([one.half_width for one in found], dtype=np.float64)
+
+
+def _curves(context: Context, name: str, unit: str, *, logarithmic: bool = False) -> Drawing | None:
+    def traces(step: int | None) -> list[dict[str, Any]]:
+        found = []
+        for number, group in enumerate(context.groups):
+            steps, values, spread = _curve(group, name)
+            if not len(steps):
+                continue
+            x, y = thinned(steps, values)
+            shown = None if spread is None or len(steps) > 60 else spread
+            found.append(line(group.label, x.tolist(), y, shown, number))
+        return found
+
+    return line_drawing(context, traces, axis="step", unit=unit, logarithmic=logarithmic, once=True)
+
+
+def _layers(context: Context, prefix: str, unit: str) -> Drawing | None:
+    """log10 of a metric by layer over steps, the mean of log10 over the runs of a group."""
+
+    def one(group: Group) -> Map | None:
+        names = sorted(
+            {name for run in group.runs for entry in run.metrics for name in entry if name.startswith(prefix)}
+        )
+        if not names:
+            return None
+        runs = [[dict(zip(*run.series(name), strict=True)) for name in names] for run in group.runs]
+        runs = [layers for layers in runs if all(layers)]
+        if not runs:
+            return None
+        steps = sorted(set.intersection(*(set(layer) for layers in runs for layer in layers)))
+        steps = steps[:: -(-len(steps) // COLUMNS)] if steps else steps
+        values = np.array([[[layer[step] for step in steps] for layer in layers] for layers in runs])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            logs = np.log10(values).mean(0)
+        logs = np.where(np.isfinite(logs), logs, np.nan)
+        return group.label, steps, [int(name.removeprefix(prefix)) for name in names], logs
+
+    def maps(step: int | None) -> list[Map | None]:
+        return [one(group) for group in context.groups]
+
+    return map_drawing(context, maps, across="step", down="layer", unit=f"log10 {unit}", once=True)
+
+
+@figure(
+    "loss",
+    section="Training",
+    title="Training loss",
+    shows="Loss of each step. Look for spikes, and for a slope that has not flattened yet.",
+    unit="nats/token",
+    definition="Cross-entropy summed over the step's targets on all processes, divided by their number.",
+    source="metrics.jsonl, train/loss",
+)
+def loss(context: Context) -> Drawing | None:
+    """Training loss over steps."""
+    return _curves(context, "train/loss", "nats/token")
+
+
+@figure(
+    "heldout_loss",
+    section="Training",
+    title="Held-out loss",
+    shows="Loss on text that is not trained on. Look for a curve that turns up while the training loss falls.",
+    unit="nats/token",
+    definition="Cross-entropy over all targets of the held-out blocks, divided by their number.",
+    source="metrics.jsonl, eval/loss",
+)
+def heldout_loss(context: Context) -> Drawing | None:
+    """Held-out loss over steps."""
+    return _curves(context, "eval/loss", "nats/token")
+
+
+@figure(
+    "grad_norm",
+    section="Training",
+    title="Gradient norm",
+    shows="Size of the whole gradient before clipping. Look for spikes: they come before a loss that diverges.",
+    unit="nats/token",
+    definition="L2 norm of the gradient of the step's mean loss over all parameters, before clipping.",
+    source="metrics.jsonl, train/grad_norm",
+)
+def grad_norm(context: Context) -> Drawing | None:
+    """Gradient norm over steps."""
+    return _curves(context, "train/grad_norm", "nats/token", logarithmic=True)
+
+
+@figure(
+    "learning_rate",
+    section="Training",
+    title="Learning rate",
+    shows="The schedule that was run. Look whether the curves above change where it does.",
+    unit="1",
+    definition="Learning rate of the step.",
+    source="metrics.jsonl, train/lr",
+)
+def learning_rate(context: Context) -> Drawing | None:
+    """Learning rate over steps."""
+    return _curves(context, "train/lr", "learning rate")
+
+
+@figure(
+    "throughput",
+    section="Training",
+    title="Throughput",
+    shows="Tokens trained on in a second. Look for dips: data that is waited for, checkpoints, other users.",
+    unit="tokens/s",
+    definition="Targets of the step over all processes, divided by the seconds that it took.",
+    source="metrics.jsonl, train/tokens_per_second",
+)
+def throughput(context: Context) -> Drawing | None:
+    """Throughput over steps."""
+    return _curves(context, "train/tokens_per_second", "tokens/s")
+
+
+@figure(
+    "layer_gradients",
+    section="Training",
+    title="Gradient norm by layer",
+    shows="Who learns. Look for layers that stay dark: deep ones under Pre-LN, early ones under Post-LN.",
+    unit="log10 nats/token",
+    definition="log10 of the L2 norm, over a layer's parameters, of the gradient before clipping.",
+    source="metrics.jsonl, grad_norm/layer_*; arXiv:2412.13795",
+)
+def layer_gradients(context: Context) -> Drawing | None:
+    """Gradient norm by layer and step."""
+    return _layers(context, "grad_norm/layer_", "nats/token")
+
+
+@figure(
+    "update_ratio",
+    section="Training",
+    title="Update ratio by layer",
+    shows="How much a step changes each layer. Look for layers that move far less, or far more, than the others.",
+    unit="log10 of a ratio",
+    definition="log10 of the L2 norm of the step's update of a layer, divided by the L2 norm of its weights.",
+    source="metrics.jsonl, update_ratio/layer_*",
+)
+def update_ratio(context: Context) -> Drawing | None:
+    """Update ratio by layer and step."""
+    return _layers(context, "update_ratio/layer_", "ratio")

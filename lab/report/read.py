@@ -1,0 +1,184 @@
+"""A run folder, or the record of any diagnosed model, as typed data. What is missing or broken becomes a notice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lab import metrics
+from lab.diagnostics.figures import Figure
+from lab.diagnostics.record import Record, load
+from lab.errors import ConfigError, RunError
+from lab.settings import flat
+
+CONFIG = "config.yaml"
+ENVIRONMENT = "environment.json"
+DIAGNOSTICS = "diagnostics"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is known of one run or model."""
+
+    name: str
+    path: Path
+    config: dict[str, Any]
+    """Settings by their dotted names; empty for a model that was not trained here."""
+    environment: dict[str, Any]
+    metrics: list[dict[str, Any]]
+    records: dict[int | None, Record]
+    """Step -> record, in order; the key None for a model that has no step."""
+    notices: list[str] = field(default_factory=list)
+
+    @property
+    def seed(self) -> Any:
+        """The seed, None if it is not known."""
+        return self.config.get("train.seed")
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps at which there is a record."""
+        return [step for step in self.records if step is not None]
+
+    def record(self, step: int | None) -> Record | None:
+        """The record at a step; that of a model without steps belongs to all of them."""
+        return self.records.get(step, self.records.get(None))
+
+    def figure(self, name: str, step: int | None) -> Figure | None:
+        """A figure such as `angular/distance`, where it was measured."""
+        record = self.record(step)
+        diagnostic, _, figure = name.partition("/")
+        return None if record is None else record.diagnostics.get(diagnostic, {}).get(figure)
+
+    def series(self, name: str) -> tuple[list[int], list[float]]:
+        """Steps and values of a metric; NaN where the value was not finite."""
+        found = [(entry["step"], entry[name]) for entry in self.metrics if name in entry and "step" in entry]
+        return [step for step, _ in found], [_number(value) for _, value in found]
+
+    def last(self, name: str) -> float | None:
+        """The last value of a metric."""
+        values = self.series(name)[1]
+        return values[-1] if values else None
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else float("nan")
+
+
+def read(path: str | Path) -> Run:
+    """Read a run folder, a record (`.json`), or a folder of records.
+
+    Raises:
+        RunError: there is nothing of the kind at `path`; a single record that cannot be read.
+    """
+    path = Path(path)
+    if path.suffix == ".json" and not path.is_dir():
+        record = load(path)
+        return Run(_record_name(record, path), path, {}, {}, [], {record.model.get("step"): record})
+    if not path.is_dir():
+        raise RunError(
+            f"{path}: no run folder and no record; give the folder that depthlab pretrain wrote (--run-dir), or measure"
+            " a model with depthlab diagnose MODEL and give the .json record that it names"
+        )
+    notices: list[str] = []
+    is_run = (path / CONFIG).is_file() or (path / metrics.NAME).is_file()
+    folder = path / DIAGNOSTICS if (path / DIAGNOSTICS).is_dir() else path
+    records = {} if is_run and folder == path else _records(folder, notices)
+    if not is_run and not records:
+        raise RunError(
+            f"{path}: neither a run folder (no {CONFIG}, no {metrics.NAME}) nor a folder of records that can be read"
+            + "".join(f"; {notice}" for notice in notices[:3])
+        )
+    config = _part(path / CONFIG, notices, yaml.safe_load) if is_run else {}
+    environment = _part(path / ENVIRONMENT, notices, json.loads) if is_run else {}
+    entries = _metrics(path / metrics.NAME, notices) if is_run else []
+    if is_run and not records and not any("record" in notice for notice in notices):
+        notices.append(f"No diagnostics yet; measure its checkpoints with: depthlab diagnose {path}")
+    return Run(path.resolve().name, path, flat(config), environment, entries, records, notices)
+
+
+def read_all(paths: list[str]) -> list[Run]:
+    """Read several, and give those with equal names names that tell them apart.
+
+    Raises:
+        ConfigError: one is named twice.
+        RunError: what `read` raises.
+    """
+    seen: set[Path] = set()
+    for path in paths:
+        if (place := Path(path).resolve()) in seen:
+            raise ConfigError(f"{path}: named twice; name each run once")
+        seen.add(place)
+    runs = [read(path) for path in paths]
+    names = [run.name for run in runs]
+    return [run if names.count(run.name) == 1 else Run(str(run.path), *list(vars(run).values())[1:]) for run in runs]
+
+
+def _record_name(record: Record, path: Path) -> str:
+    if "step" in record.model:
+        return f"{path.resolve().parent.parent.name} {path.stem}"
+    return str(record.model.get("name", path.stem))
+
+
+def _part(path: Path, notices: list[str], parse: Callable[[str], Any]) -> dict[str, Any]:
+    """A file of keys and values; empty, with a notice, if it is not there or damaged."""
+    try:
+        content = parse(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        notices.append(f"{path.name} is missing; what it says is left out")
+        return {}
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        notices.append(f"{path.name} cannot be read ({type(error).__name__}); what it says is left out")
+        return {}
+    if not isinstance(content, dict):
+        notices.append(f"{path.name} holds no keys and values; left out")
+        return {}
+    return content
+
+
+def _metrics(path: Path, notices: list[str]) -> list[dict[str, Any]]:
+    """All whole records, in the order of the file."""
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError:
+        notices.append(f"{path.name} is missing: no training curves yet")
+        return []
+    entries, broken = [], []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            entry = None
+        if isinstance(entry, dict):
+            entries.append(entry)
+        else:
+            broken.append(str(number))
+    if broken:
+        which = f"line {broken[0]}" if len(broken) == 1 else f"{len(broken)} lines (first: {broken[0]})"
+        notices.append(f"{path.name}: {which} cut short or damaged; left out")
+    return entries
+
+
+def _records(folder: Path, notices: list[str]) -> dict[int | None, Record]:
+    found: list[tuple[int | None, Record]] = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            record = load(path)
+        except (ValueError, OSError, AssertionError, AttributeError) as error:
+            notices.append(f"The record {path.name} is left out: {str(error) or type(error).__name__}")
+            continue
+        found.append((record.model.get("step"), record))
+        notices += [f"{path.stem}: {name} was not measured: {why}" for name, why in record.failures.items()]
+    found.sort(key=lambda pair: -1 if pair[0] is None else pair[0])
+    if len({record.probe.id for _, record in found}) > 1:
+        notices.append(
+            "Its records were measured on different probes: differences between checkpoints are partly of text"
+        )
+    return dict(found)
