@@ -15,6 +15,7 @@ EXIT_STOPPED = 75
 COMMANDS = {
     "run": ("evaluators.commands.run", "judge a file of pairs with a network of LLM reviewers"),
     "show": ("evaluators.commands.show", "print a run's summary, or one sample's whole network"),
+    "metrics": ("evaluators.commands.metrics", "agreement with people and biases, with intervals; two runs compared"),
     "cache": ("evaluators.commands.cache", "look at the cache of paid replies, and prune it"),
 }
 """Subcommand -> (module with `main(argv, prog=...)`, what it does)."""
