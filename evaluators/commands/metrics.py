@@ -100,7 +100,8 @@ def score_text(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"samples     {found['samples']:,} of {found['queries']:,} queries, {found['labelled']:,} labelled"
     unscored = found["unscored"]
     yield (
-        f"unscored    {unscored['samples']:,} samples, {unscored['unscored_reviews']:,} of {unscored['reviews']:,} reviews"
+        f"unscored    {unscored['samples']:,} samples, "
+        f"{unscored['unscored_reviews']:,} of {unscored['reviews']:,} reviews"
     )
     if found["labelled"]:
         for title, way in (("agreement", "scored"), ("as wrong", "unscored_as_wrong")):
