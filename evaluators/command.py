@@ -16,6 +16,7 @@ COMMANDS = {
     "run": ("evaluators.commands.run", "judge a file of pairs with a network of LLM reviewers"),
     "show": ("evaluators.commands.show", "print a run's summary, or one sample's whole network"),
     "metrics": ("evaluators.commands.metrics", "agreement with people and biases, with intervals; two runs compared"),
+    "report": ("evaluators.commands.report", "one HTML file: figures, disagreements, every sample's network"),
     "sweep": ("evaluators.commands.sweep", "widths, depths, connections, aggregations: agreement for what cost"),
     "cache": ("evaluators.commands.cache", "look at the cache of paid replies, and prune it"),
 }
