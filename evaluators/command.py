@@ -18,6 +18,11 @@ COMMANDS = {
     "metrics": ("evaluators.commands.metrics", "agreement with people and biases, with intervals; two runs compared"),
     "report": ("evaluators.commands.report", "one HTML file: figures, disagreements, every sample's network"),
     "sweep": ("evaluators.commands.sweep", "widths, depths, connections, aggregations: agreement for what cost"),
+    "calibrate": (
+        "evaluators.commands.calibrate",
+        "choose tie margin and aggregation on one part, report on the other",
+    ),
+    "power": ("evaluators.commands.power", "how many samples tell two judges apart"),
     "cache": ("evaluators.commands.cache", "look at the cache of paid replies, and prune it"),
 }
 """Subcommand -> (module with `main(argv, prog=...)`, what it does)."""
