@@ -23,6 +23,7 @@ COMMANDS = {
         "choose tie margin and aggregation on one part, report on the other",
     ),
     "power": ("evaluators.commands.power", "how many samples tell two judges apart"),
+    "pairs": ("evaluators.commands.pairs", "let two checkpoints answer the same prompts, and judge the answers"),
     "cache": ("evaluators.commands.cache", "look at the cache of paid replies, and prune it"),
 }
 """Subcommand -> (module with `main(argv, prog=...)`, what it does)."""
