@@ -24,6 +24,7 @@ COMMANDS = {
     ),
     "power": ("evaluators.commands.power", "how many samples tell two judges apart"),
     "pairs": ("evaluators.commands.pairs", "let two checkpoints answer the same prompts, and judge the answers"),
+    "annotate": ("evaluators.commands.annotate", "people label the pairs in a browser, with the reviews at hand"),
     "cache": ("evaluators.commands.cache", "look at the cache of paid replies, and prune it"),
 }
 """Subcommand -> (module with `main(argv, prog=...)`, what it does)."""
