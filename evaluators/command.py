@@ -15,6 +15,16 @@ EXIT_STOPPED = 75
 COMMANDS = {
     "run": ("evaluators.commands.run", "judge a file of pairs with a network of LLM reviewers"),
     "show": ("evaluators.commands.show", "print a run's summary, or one sample's whole network"),
+    "metrics": ("evaluators.commands.metrics", "agreement with people and biases, with intervals; two runs compared"),
+    "report": ("evaluators.commands.report", "one HTML file: figures, disagreements, every sample's network"),
+    "sweep": ("evaluators.commands.sweep", "widths, depths, connections, aggregations: agreement for what cost"),
+    "calibrate": (
+        "evaluators.commands.calibrate",
+        "choose tie margin and aggregation on one part, report on the other",
+    ),
+    "power": ("evaluators.commands.power", "how many samples tell two judges apart"),
+    "pairs": ("evaluators.commands.pairs", "let two checkpoints answer the same prompts, and judge the answers"),
+    "annotate": ("evaluators.commands.annotate", "people label the pairs in a browser, with the reviews at hand"),
     "cache": ("evaluators.commands.cache", "look at the cache of paid replies, and prune it"),
 }
 """Subcommand -> (module with `main(argv, prog=...)`, what it does)."""

@@ -49,3 +49,20 @@ def _object(raw: bytes) -> dict[str, Any] | RunError:
     except (RecursionError, ValueError) as error:
         return RunError(f"not JSON that can be read: {error}")
     return value if isinstance(value, dict) else RunError(f"holds a {type(value).__name__}, not an object")
+
+
+def array_or_lines(path: Path) -> Iterator[Line]:
+    """A JSON array of objects, numbered from 1, or JSON Lines. Raises RunError where the file is neither."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise RunError(f"--data {path}: {error.strerror}") from error
+    if not content.lstrip().startswith(b"["):
+        yield from jsonl(path)
+        return
+    try:
+        items = json.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"--data {path}: not JSON that can be read: {error}") from error
+    for number, item in enumerate(items, start=1):
+        yield number, item if isinstance(item, dict) else RunError(f"holds a {type(item).__name__}, not an object")

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from evaluators.commands.metrics import figure_text, write_json
+from evaluators.errors import ConfigError, RunError
+
+
+@dataclass(frozen=True)
+class CalibrateCommand:
+    """Choose aggregation, confidence weights and tie margin on one part of a run's labelled samples, without a call.
+
+    The figures shown are those of the other part, which the choice has not seen; all samples of a query are on one
+    side. Writes calibration.json into the run's folder.
+    """
+
+    run: Annotated[str, tyro.conf.Positional]
+    """The run's folder."""
+    share: float = 0.5
+    """Share of the queries to tune on."""
+    seed: int = 0
+    """Seed of the split and of the bootstrap."""
+    draws: int = 10_000
+    """Draws of the bootstrap."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1:
+            raise ConfigError(f"--share {self.share:g}: must be between 0 and 1")
+        if self.seed < 0:
+            raise ConfigError(f"--seed {self.seed}: must be at least 0")
+        if self.draws < 100:
+            raise ConfigError(f"--draws {self.draws}: must be at least 100")
+
+
+def main(argv: Sequence[str], *, prog: str) -> int:
+    """`depthlab judge calibrate`. Raises UserError where the run cannot be read or split."""
+    wanted = tyro.cli(CalibrateCommand, args=list(argv), prog=prog)
+    from evaluators.statistics.calibration import calibrate
+    from evaluators.statistics.runs import read_run
+
+    run = read_run(wanted.run)
+    if not run.labelled:
+        raise RunError(f"RUN {wanted.run}: no sample has a label of people, which calibration needs")
+    found = calibrate(run, share=wanted.share, seed=wanted.seed, draws=wanted.draws)
+    write_json(Path(wanted.run) / "calibration.json", found)
+    print("\n".join(calibration_text(found)))
+    return 0
+
+
+def calibration_text(found: Mapping[str, Any]) -> Iterator[str]:
+    """For a terminal."""
+    chosen = found["chosen"]
+    yield f"tuned on    {found['tuned_on']:,} samples, {found['settings_tried']:,} settings tried"
+    yield f"chosen      --aggregation {chosen['aggregation']} --tie-margin {chosen['tie_margin']:g}"
+    yield f"held out    {found['held_out']:,} samples, unscored counted as wrong"
+    for title in ("before", "after"):
+        figures = found[title]["unscored_as_wrong"]
+        yield f"  {title:<10}" + ", ".join(f"{name.replace('_', '-')} {figure_text(figures[name])}" for name in figures)
+    if found["reliability"]:
+        yield "reliability of verdicts with a winner: predicted, right, n"
+        for bin_ in found["reliability"]:
+            bar = "#" * round(40 * bin_["right"])
+            yield f"  {bin_['predicted']:.2f}  {bin_['right']:.2f}  {bar:<40}  {bin_['n']:,}"
+    if found["abstain"]:
+        yield "answering only above a margin: coverage, accuracy"
+        for wanted in (0.25, 0.5, 0.75, 1.0):
+            point = min(found["abstain"], key=lambda point: abs(point["coverage"] - wanted))
+            yield f"  |margin| >= {point['least_margin']:.3f}: {point['coverage']:.2f}, {point['accuracy']:.3f}"

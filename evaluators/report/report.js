@@ -1,0 +1,110 @@
+"use strict";
+const { samples, block } = JSON.parse(document.getElementById("index").textContent);
+const NAMES = { 0: "tie", 1: "1", 2: "2" };
+const PAGE = 50;
+const unpacked = new Map();
+let shown = [];
+let start = 0;
+
+// Everything that a sample or a model wrote becomes a text node, and is never read as HTML.
+function element(tag, text, ...children) {
+  const made = document.createElement(tag);
+  if (text !== null && text !== undefined) made.textContent = String(text);
+  made.append(...children);
+  return made;
+}
+
+async function network(at) {
+  const number = Math.floor(at / block);
+  if (!unpacked.has(number)) {
+    const packed = atob(document.getElementById(`block-${number}`).textContent);
+    const bytes = Uint8Array.from(packed, (sign) => sign.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    unpacked.set(number, JSON.parse(await new Response(stream).text()));
+  }
+  return unpacked.get(number)[at % block];
+}
+
+function say(winner) {
+  return winner === null ? "–" : NAMES[winner];
+}
+
+function filter() {
+  const which = document.getElementById("which").value;
+  const family = document.getElementById("family").value;
+  const words = document.getElementById("search").value.toLowerCase();
+  shown = [];
+  samples.forEach((sample, at) => {
+    if (which === "wrong" && (sample.human === null || sample.human === sample.winner)) return;
+    if (which === "unscored" && sample.winner !== null) return;
+    if (family && sample.family !== family) return;
+    if (words && !`${sample.id} ${sample.query}`.toLowerCase().includes(words)) return;
+    shown.push(at);
+  });
+  start = 0;
+  list();
+}
+
+function list() {
+  const rows = shown.slice(start, start + PAGE).map((at) => {
+    const sample = samples[at];
+    const open = element("button", sample.id);
+    open.type = "button";
+    open.addEventListener("click", () => show(at));
+    const margin = element("td", sample.margin === null ? "" : sample.margin.toFixed(2));
+    margin.className = "n";
+    const row = element("tr", null, element("td", null, open), element("td", sample.family),
+      element("td", say(sample.human)), element("td", say(sample.winner)), margin, element("td", sample.query));
+    if (sample.human !== null && sample.human !== sample.winner) row.className = "wrong";
+    return row;
+  });
+  document.querySelector("#list tbody").replaceChildren(...rows);
+  const last = Math.min(start + PAGE, shown.length);
+  document.getElementById("count").textContent = shown.length ? `${start + 1} to ${last} of ${shown.length}` : "none";
+  document.getElementById("back").disabled = start === 0;
+  document.getElementById("next").disabled = last >= shown.length;
+}
+
+function reviewOf(item, number) {
+  const head = `layer ${number}, neuron ${item.neuron}, ${item.order === "12" ? "1" : "2"} shown first`;
+  const score = item.scores ? item.scores.map((score) => +score.toFixed(2)).join(" : ") : "unscored";
+  const by = item.judge.length ? `, by ${item.judge.join(", ")}` : "";
+  return element("details", null, element("summary", `${head}${by}: ${score}`),
+    element("pre", item.role || ""), element("pre", item.evidence ?? item.reason));
+}
+
+async function show(at) {
+  const sample = await network(at);
+  const parts = [element("h3", `Sample ${sample.id}`),
+    element("p", `family ${sample.family}; people: ${say(sample.human)}; judge: ${say(sample.verdict.winner)}` +
+      (sample.verdict.scores ? `, ${sample.verdict.scores.map((score) => score.toFixed(2)).join(" : ")}` : "") +
+      (sample.verdict.reason ? `; ${sample.verdict.reason}` : "")),
+    ...sample.suspicious.map((sign) => element("p", `suspicious: ${sign}`)),
+    element("h4", "Query"), element("pre", sample.query)];
+  if (sample.reference !== null) parts.push(element("h4", "Reference"), element("pre", sample.reference));
+  const pair = element("div", null,
+    element("div", null, element("h4", "Response 1"), element("pre", sample.response1)),
+    element("div", null, element("h4", "Response 2"), element("pre", sample.response2)));
+  pair.className = "pair";
+  parts.push(pair, element("h4", "Roles"));
+  parts.push(element("ol", null, ...sample.roles.map((role) => element("li", role.focus ? `${role.name}: ${role.focus}` : role.name))));
+  parts.push(...sample.roles_failures.map((reason) => element("p", `failed: ${reason}`)), element("h4", "Reviews"));
+  sample.layers.forEach((layer, number) => parts.push(...layer.map((item) => reviewOf(item, number + 1))));
+  document.getElementById("sample").replaceChildren(...parts);
+  document.getElementById("sample").scrollIntoView();
+  history.replaceState(null, "", `#${encodeURIComponent(sample.id)}`);
+}
+
+for (const family of [...new Set(samples.map((sample) => sample.family))].sort()) {
+  const option = element("option", family);
+  option.value = family;
+  document.getElementById("family").append(option);
+}
+for (const [id, event] of [["which", "change"], ["family", "change"], ["search", "input"]]) {
+  document.getElementById(id).addEventListener(event, filter);
+}
+document.getElementById("back").addEventListener("click", () => { start -= PAGE; list(); });
+document.getElementById("next").addEventListener("click", () => { start += PAGE; list(); });
+filter();
+const wanted = samples.findIndex((sample) => `#${encodeURIComponent(sample.id)}` === location.hash);
+if (wanted >= 0) show(wanted);

@@ -1,0 +1,111 @@
+"""How many samples tell two judges apart, from their accuracies and the correlation of their errors."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from evaluators.errors import ConfigError
+from evaluators.judges.simulated import Population
+
+_MOST = 10_000_000
+
+
+@dataclass(frozen=True)
+class Discordant:
+    """Shares of the samples that one judge alone has right."""
+
+    only_first: float
+    only_second: float
+
+
+def discordant(first: float, second: float, correlation: float) -> Discordant:
+    """From two accuracies and the phi correlation r of errors: P(both right) = p1 p2 + r sqrt(p1 q1 p2 q2).
+
+    Raises:
+        ConfigError: no two judges of these accuracies have that correlation; names the range that there is.
+    """
+    spread = math.sqrt(first * (1 - first) * second * (1 - second))
+    both = first * second + correlation * spread
+    low, high = max(0.0, first + second - 1), min(first, second)
+    if not low - 1e-12 <= both <= high + 1e-12:
+        ends = [(end - first * second) / spread for end in (low, high)]
+        raise ConfigError(
+            f"--correlation {correlation:g}: judges of accuracy {first:g} and {second:g} can have errors correlated "
+            f"from {ends[0]:.3f} to {ends[1]:.3f}"
+        )
+    return Discordant(first - both, second - both)
+
+
+def power(shares: Discordant, samples: int, *, level: float = 0.05) -> float:
+    """Chance that McNemar's exact test finds the difference in so many samples; summed over all outcomes.
+
+    The number of discordant samples is binomial, and of these the second judge's are binomial.
+    """
+    from scipy.stats import binom
+
+    apart = shares.only_first + shares.only_second
+    if apart <= 0:
+        return 0.0
+    low, high = (int(end) for end in binom.ppf([1e-9, 1 - 1e-9], samples, apart))
+    counts = np.arange(max(low, 1), high + 1)
+    # Reject where min(b, c) <= k, the largest k with 2 P(Binomial(d, 1/2) <= k) <= level.
+    k = binom.ppf(level / 2, counts, 0.5)
+    k = np.where(2 * binom.cdf(k, counts, 0.5) <= level, k, k - 1)
+    share = shares.only_second / apart
+    rejects = binom.cdf(k, counts, share) + binom.sf(counts - k - 1, counts, share)
+    return float((binom.pmf(counts, samples, apart) * np.where(k >= 0, rejects, 0.0)).sum())
+
+
+def samples_needed(shares: Discordant, *, wanted: float = 0.8, level: float = 0.05) -> int:
+    """The number of samples at which the power is reached, found by bisection.
+
+    Raises:
+        ConfigError: the judges do not differ, or so little that ten million samples do not tell them apart.
+    """
+    if math.isclose(shares.only_first, shares.only_second):
+        raise ConfigError("--accuracies: the two are equal; no number of samples tells them apart")
+    high = 8
+    while power(shares, high, level=level) < wanted:
+        high *= 2
+        if high > _MOST:
+            raise ConfigError("--accuracies: more than ten million samples would be needed to tell these judges apart")
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if power(shares, middle, level=level) >= wanted else (middle, high)
+    return high
+
+
+def expected_accuracy(population: Population, width: int) -> float:
+    """Of a simulated population's mean score in both orders at depth 1: 1/2 + arctan(gap / s) / pi.
+
+    s^2 = sample^2 + role^2 / n + review^2 / 2n is the variance of the mean's error. The position bias cancels. With a
+    `fixed` gap it is Phi(gap / s).
+    """
+    s = math.sqrt(_shared(population, width, width))
+    if population.fixed:
+        return 1.0 if s == 0 else 0.5 * math.erfc(-population.gap / s / math.sqrt(2))
+    return 0.5 + math.atan2(population.gap, s) / math.pi
+
+
+def _shared(population: Population, width: int, wider: int) -> float:
+    """Covariance of the errors of the mean at two widths of the same neurons: that of the wider one's variance."""
+    return population.sample**2 + (population.role**2 + population.review**2 / 2) / max(width, wider)
+
+
+def error_correlation(population: Population, widths: tuple[int, int], *, draws: int = 400_000, seed: int = 0) -> float:
+    """Phi correlation of the errors at two widths of one population, by simulation of the two means."""
+    random = np.random.default_rng(seed)
+    narrow, wide = min(widths), max(widths)
+    variance_wide = _shared(population, wide, wide)
+    more = _shared(population, narrow, narrow) - variance_wide
+    gap = np.full(draws, population.gap) if population.fixed else population.gap * np.abs(random.standard_normal(draws))
+    error = math.sqrt(variance_wide) * random.standard_normal(draws)
+    wrong_wide = gap + error < 0
+    wrong_narrow = gap + error + math.sqrt(max(more, 0.0)) * random.standard_normal(draws) < 0
+    if wrong_wide.std() == 0 or wrong_narrow.std() == 0:
+        raise ConfigError("--population: its judges make no errors at these widths")
+    return float(np.corrcoef(wrong_wide, wrong_narrow)[0, 1])

@@ -1,0 +1,210 @@
+"""Figures against scikit-learn and scipy on random data, against recorded judges, and where they are not defined."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score
+
+from evaluators import metrics
+from evaluators.errors import RunError
+from evaluators.statistics import tables
+from evaluators.statistics.bootstrap import bootstrap, cluster_sums, resampled
+from evaluators.statistics.compare import mcnemar, paired
+from evaluators.statistics.leaderboard import bradley_terry, leaderboard
+
+RECORDED = Path(__file__).parents[3] / "shared" / "data" / "recorded" / "llmeval2_select_verdicts.jsonl"
+# GPT-4/Metrics_Reference of LLMBar's records, in the sample's order: (human, verdict) -> samples.
+GPT4 = {(1, 1): 70, (1, 2): 19, (1, None): 3, (2, 2): 82, (2, 1): 25, (2, None): 1}
+
+
+def _labels(text: str) -> list[int | None]:
+    return [None if sign == "-" else int(sign) for sign in text]
+
+
+def _people(labels: Sequence[int | None]) -> list[int]:
+    return [label for label in labels if label is not None]
+
+
+def _random(seed: int, n: int = 120) -> tuple[list[int], list[int | None]]:
+    random = np.random.default_rng(seed)
+    human = [int(label) for label in random.integers(0, 3, n)]
+    judge = [
+        None if u < 0.1 else (person if u < 0.6 else int(random.integers(0, 3)))
+        for person, u in zip(human, random.random(n), strict=True)
+    ]
+    return human, judge
+
+
+def test_recorded_judges_have_their_published_and_expected_figures() -> None:
+    """Published: LLMBar's counts. The records are checked where they are at hand; one confusion table always is."""
+    human = [person for (person, _), count in GPT4.items() for _ in range(count)]
+    judge = [verdict for (_, verdict), count in GPT4.items() for _ in range(count)]
+    assert metrics.accuracy(human, judge, unscored="wrong") == pytest.approx(152 / 200, abs=1e-12)
+    assert metrics.macro_f1(human, judge, labels=(1, 2), unscored="wrong") == pytest.approx(0.766676, abs=1e-6)
+    assert metrics.cohen_kappa(human, judge, unscored="wrong") == pytest.approx(0.528302, abs=1e-6)
+    for line in RECORDED.read_text().splitlines() if RECORDED.is_file() else ():
+        record = json.loads(line)
+        people = _people(_labels(record["human"]))
+        order12, order21 = _labels(record["order12"]), _labels(record["order21"])
+        both = [(person == a == b) for person, a, b in zip(people, order12, order21, strict=True)]
+        between = [0 if label is None else label for label in order12], [0 if v is None else v for v in order21]
+        found = {
+            "accuracy_order12": metrics.accuracy(people, order12, unscored="wrong"),
+            "accuracy_order21": metrics.accuracy(people, order21, unscored="wrong"),
+            "accuracy_both": sum(both) / 200,
+            "order_agreement": metrics.order_agreement(order12, order21),
+            "macro_f1_order12": metrics.macro_f1(people, order12, labels=(1, 2), unscored="wrong"),
+            "macro_f1_order21": metrics.macro_f1(people, order21, labels=(1, 2), unscored="wrong"),
+            "kappa_order12": metrics.cohen_kappa(people, order12, unscored="wrong"),
+            "kappa_order21": metrics.cohen_kappa(people, order21, unscored="wrong"),
+            "kappa_between_orders": metrics.cohen_kappa(*between),
+            "first_position_rate": metrics.first_position_rate(order12, order21),
+        }
+        assert found == pytest.approx(record["expected"], abs=1e-6)
+        names = {"correct_False": "accuracy_order12", "correct_True": "accuracy_order21"}
+        names |= {"correct_both": "accuracy_both", "equal": "order_agreement"}
+        for published, name in names.items():
+            count = int(record["published"][published].split(" / ")[0])
+            assert round((found[name] or 0) * 200, 9) == count
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_one_table_and_many_at_once_are_what_sklearn_says(seed: int) -> None:
+    human, judge = _random(seed)
+    kept = [(a, b) for a, b in zip(human, judge, strict=True) if b is not None]
+    wrong = [(a, -1 if b is None else b) for a, b in zip(human, judge, strict=True)]
+    sums = tables.cells(human, judge).sum(0)
+    for rows, unscored in ((kept, "exclude"), (wrong, "wrong")):
+        a, b = [row[0] for row in rows], [row[1] for row in rows]
+        labels = [0, 1, 2]
+        is_wrong = unscored == "wrong"
+        way: metrics.Unscored = "wrong" if is_wrong else "exclude"
+        for own, vectorised, expected in (
+            (metrics.accuracy(human, judge, unscored=way), tables.accuracy(is_wrong), accuracy_score(a, b)),
+            (
+                metrics.macro_f1(human, judge, unscored=way),
+                tables.macro_f1(is_wrong),
+                f1_score(a, b, labels=labels, average="macro"),
+            ),
+            (metrics.cohen_kappa(human, judge, unscored=way), tables.kappa(is_wrong), cohen_kappa_score(a, b)),
+        ):
+            assert own == pytest.approx(expected, abs=1e-12)
+            assert float(vectorised(sums)) == pytest.approx(expected, abs=1e-12)
+
+
+def test_what_is_not_defined_is_none_and_what_is_no_label_is_refused() -> None:
+    for function in (metrics.accuracy, metrics.macro_f1, metrics.cohen_kappa):
+        assert function([], []) is None
+        assert function([1, 2], [None, None]) is None
+        with pytest.raises(ValueError, match="same samples"):
+            function([1], [1, 2])
+        with pytest.raises(ValueError, match="human label 3"):
+            function([3], [1])
+        with pytest.raises(ValueError, match="verdict 7"):
+            function([1], [7])
+    assert metrics.accuracy([1, 2], [None, None], unscored="wrong") == 0
+    assert metrics.accuracy([1], [1]) == 1
+    assert metrics.macro_f1([1, 1], [1, 1]) == 1
+    assert metrics.cohen_kappa([1, 1], [1, 1]) is None
+    assert metrics.cohen_kappa([1, 1], [1, 2]) == 0
+    assert metrics.order_agreement([], []) is None
+    assert metrics.first_position_rate([0, None], [0, 0]) is None
+    assert metrics.longer_rate([1, 0, 2], [5, 9, 7], [5, 2, 7]) is None
+    assert metrics.longer_rate([1, 2, 2], [5, 9, 7], [4, 2, 8]) == pytest.approx(2 / 3)
+    rows = tables.cells([1, 1], [1, 1])
+    assert bootstrap(rows, ["a", "b"], tables.kappa(False), draws=200) is None
+    assert bootstrap(rows, ["a", "a"], tables.accuracy(False), draws=200) is None
+
+
+def test_ceilings_of_llmeval2() -> None:
+    """1,050 / 1,021 / 482 labels: the figures of DESIGN section 6, from the label counts by hand."""
+    found = metrics.ceilings([1] * 1050 + [2] * 1021 + [0] * 482)
+    assert found["never_tie"] == pytest.approx({"accuracy": 0.8112, "macro_f1": 0.5972, "kappa": 0.6823}, abs=5e-5)
+    assert found["always_1"] == pytest.approx({"accuracy": 0.4113, "macro_f1": 0.1943, "kappa": 0.0}, abs=5e-5)
+    assert found["coin"] == pytest.approx({"accuracy": 0.4056, "macro_f1": 0.2986, "kappa": 0.0}, abs=5e-5)
+    assert metrics.ceilings([]) == {}
+
+
+def test_bootstrap_draws_whole_clusters() -> None:
+    """The draws' mean and variance are those of a sum of n draws from the clusters' sums."""
+    random = np.random.default_rng(0)
+    clusters = [str(number // 3) for number in range(90)]
+    sums = cluster_sums(random.random((90, 2)), clusters)
+    drawn = resampled(sums, draws=20_000, seed=1)
+    assert drawn.shape == (20_000, 2)
+    assert drawn.mean(0) == pytest.approx(sums.sum(0), rel=2e-3)
+    assert drawn.var(0) == pytest.approx(len(sums) * sums.var(0), rel=0.05)
+    assert np.array_equal(drawn, resampled(sums, draws=20_000, seed=1))
+
+
+def test_intervals_cover_at_their_rate_and_clusters_widen_them() -> None:
+    """95 % intervals of 400 studies of 60 queries x 4 samples whose errors are shared within a query half the time."""
+    random = np.random.default_rng(3)
+    covered = plain_covered = 0
+    studies = 400
+    for study in range(studies):
+        own = random.random((60, 4)) < 0.7
+        shared = np.repeat(random.random((60, 1)) < 0.7, 4, axis=1)
+        right = np.where(random.random((60, 1)) < 0.5, shared, own).ravel()
+        rows = tables.cells([1] * 240, [1 if ok else 2 for ok in right])
+        queries = [str(number // 4) for number in range(240)]
+        clustered = bootstrap(rows, queries, tables.accuracy(True), draws=400, seed=study)
+        plain = bootstrap(rows, list(range(240)), tables.accuracy(True), draws=400, seed=study)
+        assert clustered is not None and plain is not None
+        covered += clustered.low <= 0.7 <= clustered.high
+        plain_covered += plain.low <= 0.7 <= plain.high
+    # Three standard errors of a share of 400 around 0.95 (the percentile method loses a little with 60 clusters).
+    assert covered / studies > 0.95 - 3 * math.sqrt(0.95 * 0.05 / studies)
+    assert plain_covered < covered - 0.05 * studies
+
+
+def test_mcnemar_is_the_binomial_sum() -> None:
+    for b, c in ((0, 0), (1, 0), (7, 2), (3, 3), (15, 4)):
+        n, low = b + c, min(b, c)
+        tail = sum(math.comb(n, k) for k in range(low + 1)) / 2**n
+        assert mcnemar(b, c) == pytest.approx(min(1.0, 2 * tail), abs=1e-12)
+
+
+def test_two_judges_on_the_same_samples() -> None:
+    human = [1, 2] * 50
+    first: list[int | None] = [1] * 100
+    second: list[int | None] = [1, 2] * 40 + [1, None] * 10
+    found = paired(human, first, second, [str(number) for number in range(100)], draws=2000)
+    assert found["difference"]["accuracy"]["difference"] == pytest.approx(0.4)
+    assert found["difference"]["accuracy"]["low"] == pytest.approx(0.3, abs=0.03)
+    assert found["difference"]["accuracy"]["high"] == pytest.approx(0.5, abs=0.03)
+    assert (found["only_first_right"], found["only_second_right"]) == (0, 40)
+    assert found["mcnemar_p"] == pytest.approx(2 / 2**40)
+    same = paired([1, 1], [1, 1], [1, 1], ["a", "b"], draws=200)
+    assert same["difference"]["kappa"]["difference"] is None
+    assert same["error_correlation"] is None
+
+
+def test_bradley_terry_finds_the_maximum_of_the_likelihood() -> None:
+    """Against scipy's minimiser of the log-likelihood; and where there is no maximum."""
+    from scipy.optimize import minimize
+
+    random = np.random.default_rng(5)
+    wins = random.integers(1, 20, (5, 5)).astype(float)
+    np.fill_diagonal(wins, 0)
+
+    def loss(s: np.ndarray) -> float:
+        return float((wins * np.log1p(np.exp(s[None, :] - s[:, None]))).sum() + s.mean() ** 2)
+
+    expected = minimize(loss, np.zeros(5), tol=1e-12).x
+    found = bradley_terry(wins)
+    assert found is not None
+    assert found == pytest.approx(expected - expected.mean(), abs=1e-4)
+    assert bradley_terry(np.array([[0.0, 3.0], [0.0, 0.0]])) is None
+    games: list[tuple[str, str, int | None]] = [("a", "b", 1), ("b", "a", 1), ("b", "c", 0), ("a", "c", None)]
+    assert [(item.system, item.win_rate) for item in leaderboard(games)] == [("a", 0.5), ("b", 0.5), ("c", 0.5)]
+    with pytest.raises(RunError, match="no comparison"):
+        leaderboard([("a", "b", None)])
+    with pytest.raises(RunError, match="with itself"):
+        leaderboard([("a", "a", 1)])
