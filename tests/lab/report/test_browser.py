@@ -18,6 +18,8 @@ from lab.report.command import write
 MakeRun = Callable[..., Path]
 HOSTILE = "<script>document.title='gone'<&amp;"
 
+pytestmark = pytest.mark.browser
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
