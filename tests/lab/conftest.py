@@ -147,7 +147,7 @@ def launch() -> Callable[..., subprocess.CompletedProcess[str]]:
 
     def run(processes: int, *words: Any, **options: Any) -> subprocess.CompletedProcess[str]:
         command = launch_command(processes, words, **options)
-        return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
+        return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=550)
 
     return run
 

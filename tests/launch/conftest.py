@@ -52,7 +52,7 @@ def flags(folder: Path) -> Callable[..., list[str]]:
 
 def run(*words: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
     """A command in a process of its own, with its outputs."""
-    settings: dict[str, Any] = {"env": ENVIRONMENT, "capture_output": True, "text": True, "timeout": 300, **options}
+    settings: dict[str, Any] = {"env": ENVIRONMENT, "capture_output": True, "text": True, "timeout": 550, **options}
     return subprocess.run([sys.executable, *map(str, words)], **settings)
 
 
