@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 TORCH := $(shell grep '^torch==' constraints.txt)
 WORKERS ?= 2
 # Pages are tested in Debian's chromium, which only root can install; without it those tests are left out, and it is said.
-BROWSER := $(shell command -v chromium)
+BROWSER := $(shell command -v chromium 2>/dev/null)
 
 .PHONY: demo test test-slow check format clean
 
