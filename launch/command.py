@@ -13,14 +13,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from lab.errors import ConfigError, UserError
+from lab.errors import EXIT_ERROR, EXIT_USAGE, ConfigError, UserError
 
 if TYPE_CHECKING:
     from lab.config import RunConfig
     from launch.presets import Preset
 
-EXIT_ERROR = 1
-EXIT_USAGE = 2
 ADDRESS = "MAIN_ADDRESS"
 """Stands for the main address in commands that are only printed."""
 
