@@ -110,7 +110,7 @@ def worker(options: dict) -> None:
     trainer = Trainer(run, model, corpus, tokenizer, accelerator, Console(enabled=False), Heartbeat(3600), None)
     if accelerator.is_main_process:
         rundir.create(run, derived={}, data={}, world_size=wanted.processes)
-    trainer.open_logs()
+    trainer.logbook.open()
     arms = {"plain": run, "monitored": replace(run, monitors=MonitorsConfig(every=1))}
     seconds: dict[str, list[float]] = {name: [] for name in arms}
     for turn in range(wanted.turns + 1):
@@ -144,7 +144,7 @@ def worker(options: dict) -> None:
             "checkpoint (s)": f"{median(saves):.2f}",
         }
         print("\n" + json.dumps(figures), flush=True)
-    trainer.close_logs()
+    trainer.logbook.close()
 
 
 if __name__ == "__main__":

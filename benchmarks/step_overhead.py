@@ -111,7 +111,7 @@ class Ours:
         self.trainer = Trainer(
             run, model, corpus, tokenizer, accelerator, Console(enabled=False), Heartbeat(3600), None
         )
-        self.trainer.open_logs()
+        self.trainer.logbook.open()
 
     def steps(self, number: int) -> None:
         for _ in range(number):

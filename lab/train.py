@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from contextlib import nullcontext
@@ -16,11 +15,11 @@ from accelerate.utils import DistributedType, set_seed
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lab import checkpoint, metrics, nonfinite
+from lab import checkpoint, nonfinite
 from lab.checkpoint import Progress
 from lab.collectives import all_sum, gather, raise_if_any_failed
 from lab.config import RunConfig
-from lab.console import Console, duration
+from lab.console import Console
 from lab.data import Corpus
 from lab.data.packing import IGNORED
 from lab.diagnostics import after_checkpoint, start_watcher
@@ -29,11 +28,11 @@ from lab.errors import ConfigError, RunError, UserError
 from lab.evaluate import evaluate
 from lab.flops import flops_per_token, peak_flops
 from lab.heartbeat import Heartbeat
+from lab.logbook import Logbook
 from lab.loss import count_targets, token_loss_sum
 from lab.monitors import Groups, build
 from lab.optim import build_optimizer, learning_rate
 from lab.saving import Saver
-from lab.settings import flat
 from lab.shards import sharding_of
 from lab.signals import StopRequest
 
@@ -109,8 +108,15 @@ class Trainer:
             start_sequences=self.progress.sequences,
             state=state,
         )
+        self.logbook = Logbook(
+            run,
+            accelerator,
+            console,
+            self.progress,
+            flops_per_token=self.flops_per_token,
+            peak_flops=self.peak_flops,
+        )
         self.stop_request: StopRequest | None = None
-        self.log: metrics.MetricsLog | None = None
         self.eval_loss: tuple[int, float] | None = None
 
     # -- the run ---------------------------------------------------------------------------------------------------
@@ -129,15 +135,15 @@ class Trainer:
         if self.progress.step >= self.run_config.steps:
             where = f"step {self.progress.step} of {self.run_config.steps}"
             self.console.say(f"complete already: {where}; raise --train.steps to go on")
-        self.open_logs()
+        self.logbook.open()
         if self.run_config.checkpoint.diagnose == "beside" and self.accelerator.is_main_process:
             start_watcher(self.run_dir)
         try:
             complete = self._loop(self.stop_request)
         except UserError:  # all ranks raise it; after other errors the process group cannot be left in order
-            self.close_logs()
+            self.logbook.close()
             raise
-        self.close_logs()
+        self.logbook.close()
         return complete
 
     def _loop(self, stop_request: StopRequest) -> bool:
@@ -151,40 +157,18 @@ class Trainer:
             if last or (run.checkpoint.every and step % run.checkpoint.every == 0):
                 self._save(must_succeed=last)
             if result.stop and step < steps:
-                self._record({"event": "stopped", "reason": "asked to"})
+                self.logbook.record({"event": "stopped", "reason": "asked to"})
                 stop_request.honoured()
                 self.console.say(f"stopped after step {step} as asked; go on with --resume latest")
                 return False
         return True
 
-    def open_logs(self) -> None:
-        """Open metrics.jsonl and the trackers, and start the clock of the progress line."""
-        run = self.run_config
-        if self.accelerator.is_main_process:
-            self.log = metrics.MetricsLog(self.run_dir)
-        if run.log.trackers:
-            self.accelerator.init_trackers(run.log.project, config=_tracker_config(run))
-        self._clock = (time.monotonic(), self.progress.tokens)
-
-    def close_logs(self) -> None:
-        """Close them, and leave the process group."""
-        if self.log is not None:
-            self.log.close()
-        self.accelerator.end_training()
-
     def advance(self) -> StepResult:
         """One optimizer step, its record and its progress line."""
-        run, steps = self.run_config, self.run_config.steps
-        step = self.progress.step + 1
         begun_s = time.monotonic()
-        result = self._step(step)
-        now_s = time.monotonic()
-        last = step == steps or result.stop
-        if step % run.log.every == 0 or last or result.figures:
-            self._record(self._training_figures(result, now_s - begun_s))
-        started_s, started_tokens = self._clock
-        mean_tokens_per_second = (self.progress.tokens - started_tokens) / (now_s - started_s)
-        self.console.progress(lambda: self._line(result, mean_tokens_per_second), now=last or step == 1)
+        result = self._step(self.progress.step + 1)
+        last = self.progress.step == self.run_config.steps or result.stop
+        self.logbook.step(result, time.monotonic() - begun_s, last=last)
         return result
 
     # -- one step --------------------------------------------------------------------------------------------------
@@ -295,13 +279,13 @@ class Trainer:
         what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient norm is {gradient_norm}"
         where = f"; first not finite: {places[0]}" if places else ""
         kept = f"last good checkpoint: {self.saver.last}" if self.saver.last else "no checkpoint was written before it"
-        self._record({"event": "not finite", "step": step, "what": what, "where": places[0] if places else None})
+        self.logbook.record({"event": "not finite", "step": step, "what": what, "where": places[0] if places else None})
         raise RunError(
             f"step {step}: {what}{where}. No update was made of it; {kept}. A lower --optim.lr, a longer "
             "--optim.warmup, a smaller --optim.clip or --train.precision fp32 may help"
         )
 
-    # -- evaluation, checkpoints, records --------------------------------------------------------------------------
+    # -- evaluation and checkpoints ----------------------------------------------------------------------------------
 
     def _evaluate(self) -> None:
         run = self.run_config
@@ -315,7 +299,7 @@ class Trainer:
         )
         self.groups.sharding.settle(self.bare_model)
         self.eval_loss = (self.progress.step, figures["eval/loss"])
-        self._record(figures)
+        self.logbook.record(figures)
         self.console.say(
             f"step {self.progress.step}: held-out loss {figures['eval/loss']:.4f} nats/token, perplexity "
             f"{figures['eval/perplexity']:.2f}, {figures['eval/bits_per_byte']:.4f} bits/byte"
@@ -326,10 +310,12 @@ class Trainer:
         eval_loss = self.eval_loss[1] if measured and self.eval_loss else None
         failure = self.saver.save(self.progress, self.batches.state_dict, eval_loss, must_succeed=must_succeed)
         if failure is not None:
-            self._record({"event": "checkpoint failed", "reason": failure})
+            self.logbook.record({"event": "checkpoint failed", "reason": failure})
         elif self.run_config.checkpoint.diagnose == "cheap" and self.accelerator.is_main_process:
             self.heartbeat.at("diagnosing a checkpoint")
             self._diagnose(checkpoint.path_of(self.run_dir, self.progress.step))
+        self.heartbeat.at("drawing for the trackers")
+        self.logbook.report()
 
     def _diagnose(self, folder: Path) -> None:
         source = f"held-out blocks of {' '.join(self.run_config.data.source)}"
@@ -338,45 +324,3 @@ class Trainer:
             after_checkpoint(self.bare_model, folder, probe)
         except UserError as error:  # the run is worth more than its measurement
             self.console.warn(f"{folder.name} was not diagnosed: {error}")
-
-    def _training_figures(self, result: StepResult, seconds: float) -> dict[str, Any]:
-        per_second = result.tokens / seconds
-        figures = {
-            "train/loss": result.loss,
-            "train/lr": result.lr,
-            "train/grad_norm": result.gradient_norm,
-            "train/seconds_per_step": seconds,
-            "train/tokens_per_second": per_second,
-        }
-        if (mfu := self._mfu(per_second)) is not None:
-            figures["train/mfu"] = mfu
-        return figures | result.figures
-
-    def _record(self, figures: dict[str, Any]) -> None:
-        record = {"step": self.progress.step, "tokens": self.progress.tokens, **figures}
-        if self.log is not None:
-            self.log.write(record)
-        numbers = {key: value for key, value in figures.items() if isinstance(value, float)}
-        if self.run_config.log.trackers and numbers:
-            self.accelerator.log(numbers, step=self.progress.step)
-
-    def _mfu(self, tokens_per_second: float) -> float | None:
-        if self.peak_flops is None:
-            return None
-        return tokens_per_second * self.flops_per_token / (self.peak_flops * self.accelerator.num_processes)
-
-    def _line(self, result: StepResult, tokens_per_second: float) -> str:
-        step, steps = self.progress.step, self.run_config.steps
-        left_s = (steps - step) * self.run_config.tokens_per_step / tokens_per_second
-        mfu = self._mfu(tokens_per_second)
-        # In the order of what is read most: a narrow terminal cuts the end.
-        return (
-            f"{step:>{len(str(steps))}}/{steps} {100 * step / steps:3.0f} % | loss {result.loss:.4f} | "
-            f"{duration(left_s)} left | grad norm {result.gradient_norm:.3f} | lr {result.lr:.2e} | "
-            f"{tokens_per_second:,.0f} tokens/s" + (f" | MFU {100 * mfu:.1f} %" if mfu is not None else "")
-        )
-
-
-def _tracker_config(run: RunConfig) -> dict[str, Any]:
-    settings = flat(dataclasses.asdict(run))
-    return {key: value if isinstance(value, int | float | str) else str(value) for key, value in settings.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import time
@@ -23,6 +24,7 @@ from lab.diagnostics import registry as diagnostics_registry
 from lab.diagnostics.record import load as load_record
 from lab.models import build_model
 from lab.optim import learning_rate
+from lab.report.trackers import CELL
 from lab.run import pretrain
 
 
@@ -238,15 +240,27 @@ def test_monitors_and_records_keep_to_their_interval(settings):
     assert [record["step"] for record in records(run, "grad_norm/layer_01")] == [1, 4]
 
 
-def test_tensorboard_gets_the_same_figures(settings):
+def test_tensorboard_gets_the_same_figures(settings, tmp_path):
+    from PIL import Image
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    run = settings(log__trackers="tensorboard")
+    run = settings(log__trackers="tensorboard", checkpoint__diagnose="cheap", checkpoint__every=3, monitors__every=1)
     assert pretrain(run)
     events = EventAccumulator(str(next(Path(run.run_dir).rglob("events.out.tfevents*")).parent))
     events.Reload()
-    shown = [event.value for event in events.Scalars("train/loss")]
-    assert shown == pytest.approx(curve(run), rel=1e-6)
+
+    def shown(name: str) -> dict[int, float]:
+        return {event.step: event.value for event in events.Scalars(name)}
+
+    assert list(shown("train/loss").values()) == pytest.approx(curve(run), rel=1e-6)
+    steps = [3, 6]
+    saved = [load_record(Path(run.run_dir) / f"diagnostics/step-{step:06d}.json") for step in steps]
+    assert shown("diagnostics/checkpoint") == dict(zip(steps, steps, strict=True))
+    variance = [record.figure("variance/stream_median").at(stream=1) for record in saved]
+    assert list(shown("diagnostics/variance/stream_median/stream_1").values()) == pytest.approx(variance, rel=1e-6)
+    assert [event.step for event in events.Images("report/angular")] == steps
+    gradients = Image.open(io.BytesIO(events.Images("report/layer_gradients")[-1].encoded_image_string))
+    assert gradients.size == (6 * CELL, saved[-1].model["layers"] * CELL)
 
 
 def test_checkpoints_are_diagnosed_in_the_run_or_beside_it(settings, tmp_path):

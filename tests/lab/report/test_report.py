@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +16,7 @@ from scipy import stats
 
 from lab.cli import main
 from lab.diagnostics.record import load
-from lab.report import compare, tracker_images
+from lab.report import compare, trackers
 from lab.report.content import arrow, gather
 from lab.report.figures.training import POINTS, thinned
 from lab.report.live import server
@@ -233,12 +236,49 @@ def test_live_serves_the_newest_and_only_to_this_machine(make_run: MakeRun) -> N
         running.shutdown()
 
 
-def test_heat_maps_for_trackers(make_run: MakeRun) -> None:
-    images = tracker_images.heat_maps(make_run("tracked", layers=3), 20)
+def test_heat_maps_and_curves_for_trackers(make_run: MakeRun) -> None:
+    run = read(make_run("tracked", layers=3))
+    run = replace(run, records={20: run.records[20]})
+    images = trackers.heat_maps(run)
     assert {"report/layer_gradients", "report/angular", "report/attention_entropy"} <= set(images)
     angles = images["report/angular"]
-    assert angles.shape == (4 * tracker_images.CELL, 4 * tracker_images.CELL, 3) and angles.dtype == np.uint8
+    assert angles.shape == (4 * trackers.CELL, 4 * trackers.CELL, 3) and angles.dtype == np.uint8
     # From h_0 to h_3 is the farthest: the lower right corner, in the last colour; the diagonal is empty.
     brightest = np.where((angles == 255).all(-1), 0, angles.sum(-1, dtype=int))
-    assert brightest[-1, -1] == brightest.max() > brightest[-1, tracker_images.CELL] > 0
+    assert brightest[-1, -1] == brightest.max() > brightest[-1, trackers.CELL] > 0
     assert angles[-1, 0].tolist() == [255, 255, 255]
+    curves = trackers.curves(run.records[20])
+    assert curves["diagnostics/removal/increase/layer_3"] == run.records[20].figure("removal/increase").at(layer=3)
+    assert all(np.isfinite(value) for value in curves.values())
+
+
+@pytest.mark.parametrize("tracker", ["tensorboard", "wandb", "trackio"])
+def test_a_record_is_logged_once_at_the_step_at_which_it_is_there(make_run: MakeRun, tracker: str, monkeypatch) -> None:
+    logged: list[tuple[int, str]] = []
+
+    class Tracker:
+        name = tracker
+
+        def log_images(self, images, step, **options):
+            logged.extend((step, name) for name in images)
+
+        def log(self, values, step=None):
+            logged.extend((step, name) for name in values)
+
+    class Accelerator(Tracker):
+        trackers = (Tracker(),)
+
+    monkeypatch.setitem(sys.modules, "trackio", SimpleNamespace(Image=lambda pixels: pixels))
+    folder = make_run("tracked", layers=3)
+    newest = folder / "diagnostics/step-000020.json"
+    aside = newest.rename(newest.with_suffix(".later"))
+    report = trackers.TrackedReport(Accelerator(), folder)
+    report.log(20)
+    assert {name for _, name in logged} == {"report/layer_gradients", "report/update_ratio"}
+    logged.clear()
+    aside.rename(newest)
+    report.log(25)
+    assert (25, "diagnostics/checkpoint") in logged and (25, "report/angular") in logged
+    logged.clear()
+    report.log(30)
+    assert {name for _, name in logged} == {"report/layer_gradients", "report/update_ratio"}
