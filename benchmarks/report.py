@@ -35,7 +35,9 @@ def record(step: int, layers: int, *, shift: float = 0.0, probe: Probe | None = 
     noise = rng.random(layers) * 0.1
     methods = {"method": ["magnitude", "wanda"]}
     heads = layer | {"head": range(1, HEADS + 1)}
-    weights = layer | {"weight": [f"weight_{number}" for number in range(7)]}
+    weights = layer | {
+        "weight": [f"self_attn.{x}_proj:{x}" for x in "qkvo"] + [f"mlp.{x}_proj:{x}" for x in ("gate", "up", "down")]
+    }
     diagnostics = {
         "variance": {
             "stream_median": by(stream, grown, "activation^2"),

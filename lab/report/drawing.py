@@ -152,7 +152,14 @@ Map = tuple[str, Sequence[Any], Sequence[Any], np.ndarray]
 
 
 def maps_over_steps(
-    context: Context, name: str, *, across: str, down: str, unit: str, triangle: bool = False
+    context: Context,
+    name: str,
+    *,
+    across: str,
+    down: str,
+    unit: str,
+    triangle: bool = False,
+    shown: Callable[[list[Any]], list[Any]] = list,
 ) -> Drawing | None:
     """A heat map for each group, side by side: the first axis of the figure down, the second across.
 
@@ -163,6 +170,7 @@ def maps_over_steps(
         down: title of the vertical axis.
         unit: of the colours.
         triangle: a symmetric map, of which one half is shown.
+        shown: the places across, as they are written at the axis.
     """
 
     def maps(step: int | None) -> list[Map | None]:
@@ -176,7 +184,7 @@ def maps_over_steps(
             values = figure.values
             if triangle:
                 values = np.where(np.triu(np.ones(values.shape, dtype=bool), 1), values, np.nan)
-            found.append((group.label, columns, rows, values))
+            found.append((group.label, shown(columns), rows, values))
         return found
 
     return map_drawing(context, maps, across=across, down=down, unit=unit)

@@ -254,4 +254,15 @@ def attention_first(context: Context) -> Drawing | None:
 )
 def stable_rank(context: Context) -> Drawing | None:
     """Stable rank by layer and weight."""
-    return maps_over_steps(context, "spectra/stable_rank", across="weight", down="layer", unit="directions")
+    return maps_over_steps(
+        context, "spectra/stable_rank", across="weight", down="layer", unit="directions", shown=_short
+    )
+
+
+def _short(weights: list[str]) -> list[str]:
+    """`self_attn.q_proj:q` -> `q_proj`, or `q_proj:q` where that tells maps in one weight apart."""
+    last = [weight.partition(":")[0].rpartition(".")[2] for weight in weights]
+    if len(set(last)) == len(last):
+        return last
+    with_role = [weight.rpartition(".")[2] for weight in weights]
+    return with_role if len(set(with_role)) == len(with_role) else weights

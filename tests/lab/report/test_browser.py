@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +15,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from lab.diagnostics.record import load
 from lab.report.command import write
+from lab.report.live import server
 
 MakeRun = Callable[..., Path]
 HOSTILE = "<script>document.title='gone'<&amp;"
@@ -180,3 +182,43 @@ def test_markdown_has_a_picture_for_each_figure(make_run: MakeRun, tmp_path: Pat
     assert len(pictures) == text.count("![") == 22
     assert all(picture.read_bytes().startswith(b"\x89PNG") for picture in pictures)
     assert all(f"](md_figures/{picture.name})" in text for picture in pictures)
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_live_page_follows_the_run(browser: Browser, made_up: ModuleType, tmp_path: Path, moved: bool) -> None:
+    """It shows new steps by itself, and the newest checkpoint, or the one that was chosen."""
+    run, later = made_up.run(tmp_path / "run"), made_up.run(tmp_path / "later", checkpoints=3)
+    with server([str(run)]) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        watched = Watched(browser.new_page())
+        page = watched.page
+        page.goto(f"http://127.0.0.1:{running.server_port}/")
+        page.wait_for_selector("figure .main-svg")
+        steps = len(_y(page, "loss"))
+        if moved:
+            page.locator("#slider").focus()
+            page.keyboard.press("Home")
+        for name in ("step-000030.safetensors", "step-000030.json"):
+            shutil.copy(later / "diagnostics" / name, run / "diagnostics" / name)
+        shutil.copy(later / "metrics.jsonl", run / "metrics.jsonl")
+        expect(page.locator("#slider")).to_have_attribute("max", "2", timeout=20_000)
+        expect(page.locator("#label")).to_have_text("step 10" if moved else "step 30")
+        assert len(_y(page, "loss")) == steps + 10
+        shown = load(run / "diagnostics" / ("step-000010.json" if moved else "step-000030.json"))
+        assert _y(page, "removal") == pytest.approx(shown.figure("removal/increase").values, rel=1e-5)
+        assert watched.said == []
+        running.shutdown()
+    expect(page.locator("#live")).to_have_text("The server has ended; this is what it said last.", timeout=20_000)
+    page.close()
+
+
+def test_four_groups_on_a_phone_draw_without_a_warning(browser: Browser, made_up: ModuleType, tmp_path: Path) -> None:
+    schemes = ("pre", "post", "mix", "lns")
+    runs = [str(made_up.run(tmp_path / f"a-run-of-{scheme}", scheme=scheme)) for scheme in schemes]
+    target = write(runs, out=str(tmp_path / "page.html"))
+    watched = Watched(browser.new_page(viewport={"width": 390, "height": 800}))
+    watched.page.goto(target.as_uri())
+    watched.page.wait_for_selector("[data-panel=stable_rank] .main-svg")
+    assert "q_proj" in watched.page.locator("[data-panel=stable_rank] .xtick text").all_text_contents()
+    assert watched.said == []
+    watched.page.close()
