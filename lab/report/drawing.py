@@ -21,7 +21,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ("solid", "dash", "dot", "dashdot")
 MARKERS = ("circle", "square", "diamond", "triangle-up", "x", "cross")
 MAP_COLOURS = "Cividis"
-LINE_HEIGHT, MAP_HEIGHT = 340, 330
+LINE_HEIGHT, MAP_HEIGHT, WORDS_HEIGHT = 340, 330, 50
 
 
 @dataclass(frozen=True)
@@ -209,19 +209,26 @@ def map_drawing(
     columns = min(count, 2)
     rows = -(-count // columns)
     titles = [html.escape(group.label) for group in context.groups] if count > 1 else None
+    # Words at the axis stand upright and need room below each row.
+    words = any(isinstance(place, str) for frame in found for part in frame if part is not None for place in part[1])
     grid = make_subplots(
-        rows, columns, subplot_titles=titles, x_title=None, horizontal_spacing=0.12, vertical_spacing=0.3 / rows
+        rows,
+        columns,
+        subplot_titles=titles,
+        x_title=None,
+        horizontal_spacing=0.12,
+        vertical_spacing=(0.45 if words else 0.3) / rows,
     ).to_plotly_json()
     layout: dict[str, Any] = {key: value for key, value in grid["layout"].items() if key != "template"}
     for number in range(count):
         tail = "" if number == 0 else str(number + 1)
-        layout[f"xaxis{tail}"] |= {"title": {"text": across}}
+        layout[f"xaxis{tail}"] |= {"tickangle": -90} if words else {"title": {"text": across}}
         if number % columns == 0:
             layout[f"yaxis{tail}"] |= {"title": {"text": down}}
         if all(isinstance(place, int) for frame in found for part in frame if part is not None for place in part[2]):
             layout[f"yaxis{tail}"] |= {"dtick": _tick(found)}
     layout |= {
-        "height": MAP_HEIGHT * rows,
+        "height": MAP_HEIGHT * rows + (WORDS_HEIGHT * rows if words else 0),
         "coloraxis": {
             "colorscale": MAP_COLOURS,
             "cmin": float(values.min()),

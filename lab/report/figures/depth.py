@@ -67,9 +67,7 @@ def removal(context: Context) -> Drawing | None:
 )
 def removal_blocks(context: Context) -> Drawing | None:
     """Loss increase without layers l .. l + n - 1."""
-    return maps_over_steps(
-        context, "removal/block_increase", across="layers removed", down="first layer", unit="nats/token"
-    )
+    return maps_over_steps(context, "removal/block_increase", across="removed", down="first layer", unit="nats/token")
 
 
 @figure(

@@ -45,7 +45,9 @@
   function draw(figure) {
     const panel = data.panels[figure.dataset.panel];
     const frame = frameOf(panel);
-    Plotly.react(figure.querySelector(".plot"), frame.traces.map(shown), layoutOf(panel), {
+    const plot = figure.querySelector(".plot");
+    plot.style.height = `${panel.layout.height}px`; // or Plotly takes the least height when the window changes
+    Plotly.react(plot, frame.traces.map(shown), layoutOf(panel), {
       responsive: true,
       displaylogo: false,
       displayModeBar: false,
