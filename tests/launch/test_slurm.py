@@ -8,13 +8,15 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from lab import metrics
-from tests.launch.conftest import ENVIRONMENT, REPOSITORY, losses, run
+from launch.guard import end_tree
+from tests.launch.conftest import ENVIRONMENT, REPOSITORY, free_port, losses, run
 
 SCRIPT = REPOSITORY / "launch/slurm/pretrain.sbatch"
 # Starts the command once per node and hands signals on to every task, as srun does; ends with the highest code.
@@ -58,33 +60,47 @@ def write(path: Path, text: str) -> None:
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
 
-@pytest.fixture
-def submit(stand_ins: Path, tmp_path: Path):
-    """Start the script as Slurm would, as job 4242 on two nodes."""
-    jobs: list[subprocess.Popen[str]] = []
+class Job:
+    """The script as Slurm would start it, on two nodes; its output goes to a file, as Slurm's does."""
 
-    def begin(*flags: str) -> subprocess.Popen[str]:
+    def __init__(self, folder: Path, stand_ins: Path, flags: tuple[str, ...]) -> None:
+        # The script takes its port from the number of the job.
+        self.id = str(free_port(range(10000, 30000)) - 10000)
+        self.output = folder / "job.out"
         variables = {
             "PATH": f"{stand_ins}:{os.environ['PATH']}",
             "PYTHONPATH": str(REPOSITORY),
-            "STAND_INS": str(tmp_path),
-            "SLURM_JOB_ID": str(os.getpid()),  # the port comes from it
+            "STAND_INS": str(folder),
+            "SLURM_JOB_ID": self.id,
             "SLURM_JOB_NUM_NODES": "2",
             "SLURM_JOB_NODELIST": "node-[a-b]",
             "PRESET": "ddp",
             "PROCESSES_PER_NODE": "1",
         }
-        job = subprocess.Popen(
-            ["bash", SCRIPT, *flags], cwd=tmp_path, env=ENVIRONMENT | variables, text=True, stdout=subprocess.PIPE
-        )
-        jobs.append(job)
-        return job
+        with self.output.open("a") as output:
+            self.process = psutil.Popen(
+                ["bash", SCRIPT, *flags], cwd=folder, env=ENVIRONMENT | variables, stdout=output, stderr=output
+            )
+
+    def ends_with(self, code: int, within_s: float = 60) -> None:
+        assert self.process.wait(within_s) == code, self.output.read_text()
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            end_tree(self.process, grace_s=1)
+
+
+@pytest.fixture
+def submit(stand_ins: Path, tmp_path: Path) -> Iterator[Callable[..., Job]]:
+    jobs: list[Job] = []
+
+    def begin(*flags: str) -> Job:
+        jobs.append(Job(tmp_path, stand_ins, flags))
+        return jobs[-1]
 
     yield begin
     for job in jobs:
-        if job.poll() is None:
-            job.kill()
-        job.communicate()
+        job.end()
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
@@ -101,14 +117,14 @@ def lines(path: Path) -> list[str]:
 def test_the_signal_before_the_time_limit_reaches_both_nodes_and_requeues_the_job(submit, tmp_path):
     job = submit("--run-dir", "runs/a b")
     wait_for(lambda: len(lines(tmp_path / "started")) == 2)
-    job.send_signal(signal.SIGUSR1)
-    output, _ = job.communicate(timeout=60)
-    assert job.returncode == 75 and "back into the queue" in output
+    job.process.send_signal(signal.SIGUSR1)
+    job.ends_with(75)
+    assert "back into the queue" in job.output.read_text()
     assert lines(tmp_path / "asked") == ["asked", "asked"]
-    assert lines(tmp_path / "scontrol.log") == [f"requeue {os.getpid()}"]
+    assert lines(tmp_path / "scontrol.log") == [f"requeue {job.id}"]
     first = sorted(lines(tmp_path / "started"))[0]
     assert first.startswith("0 launch --preset ddp --nodes 2 --processes-per-node 1 --main-port")
-    assert first.endswith(f"--log-dir logs/{os.getpid()}-0 -- --run-dir runs/a b --resume auto")
+    assert first.endswith(f"--log-dir logs/{job.id}-0 -- --run-dir runs/a b --resume auto")
 
 
 @pytest.mark.parametrize("code", [0, 1])
@@ -116,7 +132,7 @@ def test_a_run_that_ends_or_fails_is_not_requeued(submit, tmp_path, code):
     job = submit()
     wait_for(lambda: len(lines(tmp_path / "started")) == 2)
     (tmp_path / "code").write_text(str(code))
-    assert job.wait(60) == code
+    job.ends_with(code)
     assert not (tmp_path / "scontrol.log").exists()
 
 
@@ -128,18 +144,20 @@ def test_the_template_asks_slurm_for_what_it_relies_on():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_requeued_job_ends_with_the_losses_of_one_that_was_not(submit, stand_ins, tmp_path, flags):
     """The real thing on two loopback nodes: started, asked to stop, started again by the same command."""
     write(stand_ins / "depthlab", REAL_DEPTHLAB)
-    settings = {"train__steps": 150, "checkpoint__every": 0, "eval__every": 0}
+    settings = {"train__steps": 400, "checkpoint__every": 0, "eval__every": 0}
     ours = flags(tmp_path / "run", **settings)
     assert run("-m", "lab.pretrain", *flags(tmp_path / "one", **settings)).returncode == 0
     job = submit(*ours)
     wait_for(lambda: len(losses(tmp_path / "run")) > 3, 240)
-    job.send_signal(signal.SIGUSR1)
-    assert job.wait(240) == 75
+    job.process.send_signal(signal.SIGUSR1)
+    job.ends_with(75, within_s=240)
     assert len(lines(tmp_path / "scontrol.log")) == 1
-    assert metrics.read(tmp_path / "run")[-1]["event"] == "stopped"
-    assert submit(*ours).wait(300) == 0
+    stopped = metrics.read(tmp_path / "run")[-1]
+    assert stopped["event"] == "stopped" and stopped["step"] < 400
+    submit(*ours).ends_with(0, within_s=300)
     assert len(lines(tmp_path / "scontrol.log")) == 1
     assert losses(tmp_path / "run") == pytest.approx(losses(tmp_path / "one"), rel=3e-4)
