@@ -13,6 +13,8 @@ from scipy import stats
 from lab.report.read import Run
 
 CONFIDENCE = 0.95
+ROUNDING = 1e-12
+"""Figures that are relatively closer differ by the order of their sums only."""
 SEED = "train.seed"
 _NO_MATTER = ("run_dir", "resume", "log.", "checkpoint.", "data.workers", "data.cache_dir")
 """Settings that say where and how often things are written; they change nothing that is computed."""
@@ -71,7 +73,8 @@ def difference(values: Sequence[float], first: Sequence[float]) -> Interval:
 
     `count` is the smaller number of seeds; no interval if it is 1.
     """
-    mean, least = float(np.mean(values) - np.mean(first)), min(len(values), len(first))
+    one, other, least = float(np.mean(values)), float(np.mean(first)), min(len(values), len(first))
+    mean = 0.0 if math.isclose(one, other, rel_tol=ROUNDING) else one - other
     if least < 2:
         return Interval(mean, None, least)
     a, b = np.var(values, ddof=1) / len(values), np.var(first, ddof=1) / len(first)

@@ -5,9 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
+
+if TYPE_CHECKING:
+    from lab.report.compare import Interval
+
+Justify = Literal["left", "right"]
+NAME_WIDTH, COLUMN_WIDTH = 24, 18
+"""Characters of the terminal that the first column and each other one are given."""
 
 
 @dataclass(frozen=True)
@@ -44,26 +51,39 @@ def _print(paths: list[str]) -> None:
 
     runs = read_all(paths)
     groups = compare.grouped(runs)
+    finals = compare.final_figures(groups)
     console = Console(highlight=False, soft_wrap=False)
-    table = Table(title=Text("Final figures, and differences to the first"), title_justify="left")
-    table.add_column("figure")
-    for group in groups:
-        table.add_column(Text(f"{group.label}\n{len(group.runs)} seed{'s' * (len(group.runs) > 1)}"), justify="right")
-    for final in compare.final_figures(groups):
-        cells = [Text(f"{final.label} {'' if final.unit == '1' else final.unit}".strip())]
-        for value, change in zip(final.values, final.differences, strict=True):
-            more = "" if change is None else f"\n{with_interval(change, sign=True)}"
-            cells.append(Text(with_interval(value) + more))
-        table.add_row(*cells)
-    console.print(table)
+
+    # More columns than the terminal can show come in tables one below the other.
+    def table(title: str, first: str, names: list[str], rows: list[tuple[str, list[str]]], *, justify: Justify) -> None:
+        per_table = max(1, (console.width - NAME_WIDTH) // COLUMN_WIDTH)
+        for start in range(0, len(names), per_table):
+            part = slice(start, start + per_table)
+            shown = Table(title=Text(title if start == 0 else f"{title} (continued)"), title_justify="left")
+            shown.add_column(first, overflow="fold")
+            for name in names[part]:
+                shown.add_column(Text(name, overflow="fold"), justify=justify, overflow="fold")
+            for label, cells in rows:
+                shown.add_row(Text(label), *map(Text, cells[part]))
+            console.print(shown)
+
+    def cell(value: Interval | None, change: Interval | None) -> str:
+        return with_interval(value) + ("" if change is None else f"\n{with_interval(change, sign=True)}")
+
+    names = [f"{group.label}\n{len(group.runs)} seed{'s' * (len(group.runs) > 1)}" for group in groups]
+    rows = [
+        (
+            f"{final.label} {'' if final.unit == '1' else final.unit}".strip(),
+            [cell(value, change) for value, change in zip(final.values, final.differences, strict=True)],
+        )
+        for final in finals
+    ]
+    table("Final figures, and differences to the first", "figure", names, rows, justify="right")
     if differing := compare.config_differences(runs):
-        settings = Table(title=Text("Settings that differ"), title_justify="left")
-        settings.add_column("setting")
-        for run in runs:
-            settings.add_column(Text(run.name))
-        for name, values in differing.items():
-            settings.add_row(Text(name), *(Text("–" if value is None else str(value)) for value in values))
-        console.print(settings)
+        rows = [
+            (name, ["–" if value is None else str(value) for value in values]) for name, values in differing.items()
+        ]
+        table("Settings that differ", "setting", [run.name for run in runs], rows, justify="left")
     for notice in compare.notices(groups):
         console.print(Text(notice))
     for run in runs:

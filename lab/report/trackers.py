@@ -38,7 +38,9 @@ class TrackedReport:
         """
         run = read(self._run_dir)
         newest = self._newest(run)
-        fresh = {} if newest is None or newest == self._logged else {newest: run.records[newest]}
+        fresh: dict[int | None, Record] = (
+            {} if newest is None or newest == self._logged else {newest: run.records[newest]}
+        )
         if newest is not None and fresh:
             self._accelerator.log({"diagnostics/checkpoint": float(newest)} | curves(fresh[newest]), step=step)
         self._logged = newest

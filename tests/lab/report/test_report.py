@@ -194,6 +194,20 @@ def test_compare_prints_the_table(make_run: MakeRun, capsys: pytest.CaptureFixtu
     assert "two[red]" in printed and "+0.5" in printed and "normalization.scheme" in printed
 
 
+def test_compare_breaks_a_wide_table_and_no_name(make_run: MakeRun, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    names = [f"llama-130m-{scheme}" for scheme in ("pre", "post", "mix", "lns", "peri")]
+    assert main(["compare", *(str(make_run(name, scheme=name.split("-")[-1])) for name in names)]) == 0
+    shown = capsys.readouterr().out
+    assert all(shown.count(name) == 2 for name in names) and max(map(len, shown.splitlines())) <= 80
+    assert shown.count("held-out loss") == 2 and shown.count("(continued)") == 2
+
+
+def test_rounding_is_no_difference() -> None:
+    assert compare.difference([0.1 + 0.2], [0.3]).mean == 0
+    assert compare.difference([0.3 + 1e-9], [0.3]).mean == pytest.approx(1e-9, rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
