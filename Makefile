@@ -17,7 +17,7 @@ test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow $(if $(BROWSER),,and not browser)"
 
 test-slow: $(VENV)/.smollm2
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -v --durations=15 -m slow
 
 check: $(VENV)/.installed
 	$(BIN)/ruff format --check .
