@@ -83,6 +83,9 @@ def _flags(demo: Demo, scheme: str, run_dir: Path) -> list[str]:
         "train.steps": demo.steps,
         "train.seed": demo.seed,
         "optim.lr": demo.lr,
+        # The report's layers are then shown at several checkpoints.
+        "checkpoint.every": max(1, demo.steps // 3),
+        "checkpoint.diagnose": "cheap",
     }
     return [word for name, value in settings.items() for word in (f"--{name}", str(value))]
 
