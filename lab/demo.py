@@ -20,7 +20,7 @@ RECENT = 10
 @dataclass(frozen=True)
 class Demo:
     """Train a small deep model (16 layers of width 128) on the source text of the Python standard library with Pre-LN,
-    Mix-LN and LayerNorm Scaling, one after the other, and compare. About 9 minutes on 2 cores.
+    Mix-LN and LayerNorm Scaling, one after the other, and compare. About 10 minutes on 2 cores.
     """
 
     out: str = "runs/demo"
