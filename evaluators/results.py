@@ -41,6 +41,8 @@ def to_record(pair: Pair, judgement: Judgement, *, run: Mapping[str, Any]) -> di
         "response1": pair.response1,
         "response2": pair.response2,
         "reference": pair.reference,
+        "system1": pair.system1,
+        "system2": pair.system2,
         "suspicious": suspicious(pair),
         "shortened": sum(item.shortened for layer in judgement.layers for item in layer)
         + sum(failure.shortened for failure in judgement.failures),
