@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import tyro
 
-from evaluators.commands.metrics import figure_text, write_json
+from evaluators.commands.metrics import figure_text
 from evaluators.errors import ConfigError, RunError
+from evaluators.metrics_file import write_json
 
 
 @dataclass(frozen=True)
