@@ -20,7 +20,7 @@ COMMANDS = {
     "sweep": ("evaluators.commands.sweep", "widths, depths, connections, aggregations: agreement for what cost"),
     "calibrate": (
         "evaluators.commands.calibrate",
-        "choose tie margin and aggregation on one part, report on the other",
+        "choose tie margin, aggregation and weights on one part, report on the other",
     ),
     "power": ("evaluators.commands.power", "how many samples tell two judges apart"),
     "leaderboard": (

@@ -11,7 +11,7 @@ import pytest
 
 from evaluators.errors import ConfigError
 from evaluators.judges.simulated import Population
-from evaluators.statistics.calibration import abstain, split
+from evaluators.statistics.calibration import split
 from evaluators.statistics.compare import mcnemar
 from evaluators.statistics.planning import (
     Discordant,
@@ -21,6 +21,7 @@ from evaluators.statistics.planning import (
     power,
     samples_needed,
 )
+from evaluators.statistics.reliability import abstain
 from evaluators.statistics.runs import read_run
 from tests.evaluators.conftest import Done
 
