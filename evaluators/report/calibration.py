@@ -59,8 +59,8 @@ def reliability_words(found: Mapping[str, Any]) -> str:
     return (
         f"{sum(bin_['n'] for bin_ in bins):,} held-out verdicts with a winner in {len(bins)} bins of the predicted "
         f"chance of being right. The expected calibration error is {found['calibration_error']:.3f}. The bin farthest "
-        f"from the diagonal predicts {worst['predicted']:.2f}, and {worst['right']:.2f} of its {worst['n']:,} verdicts "
-        "are right."
+        f"from the diagonal predicts {worst['predicted']:.2f}, and a share of {worst['right']:.2f} is right "
+        f"(n = {worst['n']:,})."
     )
 
 

@@ -102,4 +102,4 @@ def _fit(features: Sequence[Mapping[str, Any]], right: Sequence[bool]) -> Pipeli
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
-    return make_pipeline(DictVectorizer(), LogisticRegression(C=1.0, max_iter=1000)).fit(features, right)
+    return make_pipeline(DictVectorizer(), LogisticRegression(C=1.0, tol=1e-8, max_iter=1000)).fit(features, right)
