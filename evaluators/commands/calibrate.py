@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -9,6 +10,7 @@ import tyro
 from evaluators.commands.metrics import figure_text
 from evaluators.errors import ConfigError, RunError
 from evaluators.metrics_file import write_json
+from evaluators.show import printable
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,8 @@ def _weights_text(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"weights     none fitted: {found['not_fitted']}"
         return
     yield f"weights     fitted on {found['reviews']:,} reviews, {100 * found['right']:.1f} % of them right; log odds:"
-    yield "  " + ", ".join(f"{name} {value:+.2f}" for name, value in list(found["log_odds"].items())[:8])
+    shown = ", ".join(f"{printable(name)} {value:+.2f}" for name, value in list(found["log_odds"].items())[:8])
+    yield from textwrap.wrap(shown, 116, initial_indent="  ", subsequent_indent="  ")
     if len(found["log_odds"]) > 8:
         yield f"  and {len(found['log_odds']) - 8} more in calibration.json"
     for title, setting, figures in (
@@ -98,10 +101,10 @@ def _weights_text(found: Mapping[str, Any]) -> Iterator[str]:
     ):
         yield f"  {title:<10}{setting['aggregation']}, tie margin {setting['tie_margin']:.3g}: {_figures(figures)}"
     both = found["against_unweighted"]
-    kappa = both["difference"]["kappa"]
+    change = {name: figure_text({**row, "value": row["difference"]}) for name, row in both["difference"].items()}
     yield (
-        f"  with - without: kappa {figure_text({**kappa, 'value': kappa['difference']})}, "
-        f"McNemar p = {both['mcnemar_p']:.3g}"
+        f"  with - without: accuracy {change['accuracy']} (McNemar p = {both['mcnemar_p']:.3g}), "
+        f"kappa {change['kappa']}"
     )
 
 

@@ -10,6 +10,7 @@ import tyro
 
 from evaluators.commands.metrics import figure_text
 from evaluators.errors import ConfigError, RunError
+from evaluators.show import printable
 
 _HOW = "--fields system1=THEIR_NAME system2=THEIR_NAME"
 
@@ -114,7 +115,7 @@ def leaderboard_text(found: Mapping[str, Any]) -> Iterator[str]:
         f"{counted:,} comparisons of {found['queries']:,} queries, {found['ties']:,} of them ties (half a win each); "
         f"{found['without_verdict']:,} without a {word} left out"
     )
-    rows = found["standings"]
+    rows = [{**row, "system": printable(row["system"])} for row in found["standings"]]
     width = max(len("system"), *(len(row["system"]) for row in rows))
     yield f"   {'system':<{width}}  {'strength':<24}  {'win rate':<22}  {'won':>6} {'tied':>6} {'lost':>6}"
     for place, row in enumerate(rows, start=1):

@@ -51,6 +51,8 @@ def test_expected_accuracy_is_the_closed_form_and_the_pipeline_has_it(
     chosen = json.loads((tmp_path / "r" / "calibration.json").read_text())
     assert chosen["tuned_on"] + chosen["held_out"] == 2000
     assert chosen["after"]["scored"]["accuracy"]["n"] == chosen["held_out"]
+    assert chosen["weights"]["against_unweighted"]["samples"] == chosen["held_out"]
+    assert (tmp_path / "r" / "calibration.html").read_text().count("<svg") == 2
     run = read_run(tmp_path / "r")
     tune, held = split(run.labelled, 0.5, 0)
     assert not {sample.query for sample in tune} & {sample.query for sample in held}

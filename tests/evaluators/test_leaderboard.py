@@ -114,6 +114,10 @@ def test_the_command_ranks_by_the_judge_and_by_people(judge: Callable[..., Done]
     assert best["strength"] == pytest.approx(np.log(wins / (60 - wins)) / 2)
     done = judge("leaderboard", "r", "--by", "people", "--draws", 300)
     assert done.returncode == 0 and "not finite" in done.stdout and "1 m " in done.stdout, done.stdout
+    hostile = {"query": "q", "response1": "a", "response2": "b", "human": 0, "system1": "\x1b[31mred", "system2": "n"}
+    (tmp_path / "hostile.jsonl").write_text(json.dumps(hostile))
+    done = judge("leaderboard", "--data", "hostile.jsonl", "--draws", 100)
+    assert done.returncode == 0 and "\ufffd[31mred" in done.stdout and "\x1b" not in done.stdout
     assert judge(*run, "--out", "unnamed").returncode == 0
     (tmp_path / "f").mkdir()
     mt_bench = FORMATS["mt-bench"]
