@@ -18,10 +18,10 @@ _ANNOTATORS = ("annotator1", "annotator2", "annotator3")
 def pandalm(path: Path) -> Iterator[Line]:
     """PandaLM's testset-v1.json (arXiv:2306.05087): what most of its three annotators say; no label if all differ.
 
-    Seen in the published file: an array of objects with idx, motivation_app, cmp_key, instruction, input, response1,
-    response2 and annotator1 to annotator3 (1, 2; 0 is a tie in its compute_metrics.py, which takes the first
-    annotator's word where all differ). input is the bare word NaN where there is none. cmp_key names the systems, as
-    in llama-7b_opt-7b.
+    Seen in the published file: an array of 999 objects with idx, motivation_app, cmp_key, instruction, input,
+    response1, response2 and annotator1 to annotator3 (1, 2; 0 is a tie in its compute_metrics.py, which takes the
+    first annotator's word where all differ). An empty input or response is the bare word NaN. cmp_key names the
+    systems, as in llama-7b_opt-7b.
     """
     for number, found in array_or_lines(path):
         yield number, found if isinstance(found, RunError) else _named(number, found)

@@ -55,9 +55,11 @@ def test_pandalm_takes_the_majority(tmp_path: Path) -> None:
     assert [pair.human for pair in pairs] == [1, 0, None]
     assert pairs[0].query == "Add.\n\n1+1"
     assert (pairs[0].system1, pairs[0].system2) == ("bloom-7b", "llama-7b")
-    # Where a sample has no input, the published file has the bare word NaN.
-    (pair,) = load(_write(tmp_path / "nan.json", [rows[0] | {"input": float("nan")}]), "pandalm")
-    assert "NaN" in (tmp_path / "nan.json").read_text() and pair.query == "Add."
+    # The published file has the bare word NaN where a sample has no input, or a system said nothing.
+    empty = rows[0] | {"input": float("nan"), "response1": float("nan")}
+    (pair,) = load(_write(tmp_path / "nan.json", [empty]), "pandalm")
+    assert (tmp_path / "nan.json").read_text().count(": NaN") == 2
+    assert (pair.query, pair.response1, pair.response2) == ("Add.", "", "3")
     with pytest.raises(RunError, match="line 1: has no field 'annotator1'"):
         load(_write(tmp_path / "x.json", [base]), "pandalm")
 
