@@ -43,7 +43,7 @@ def aggregate(layers: Sequence[Layer], aggregation: str, tie_margin: float) -> V
     if weighted:
         sure = [review for review in reviews if review.confidence is not None]
         unscored += len(reviews) - len(sure)
-        reviews = sure
+        reviews = sure if any(review.confidence for review in sure) else []
     if not reviews:
         return Verdict(None, None, None, 0, unscored, _why(used))
 
@@ -69,5 +69,5 @@ def aggregate(layers: Sequence[Layer], aggregation: str, tie_margin: float) -> V
 def _why(used: Sequence[Review | Failure]) -> str:
     reasons = [item.reason for item in used if isinstance(item, Failure)]
     if not reasons:
-        return "no review states its confidence"
+        return "no review states a confidence above 0"
     return f"no review was scored; the first: {reasons[0]}"

@@ -20,9 +20,13 @@ COMMANDS = {
     "sweep": ("evaluators.commands.sweep", "widths, depths, connections, aggregations: agreement for what cost"),
     "calibrate": (
         "evaluators.commands.calibrate",
-        "choose tie margin and aggregation on one part, report on the other",
+        "choose tie margin, aggregation and weights on one part, report on the other",
     ),
     "power": ("evaluators.commands.power", "how many samples tell two judges apart"),
+    "leaderboard": (
+        "evaluators.commands.leaderboard",
+        "rank the systems that wrote the responses: Bradley-Terry and win rates",
+    ),
     "pairs": ("evaluators.commands.pairs", "let two checkpoints answer the same prompts, and judge the answers"),
     "annotate": ("evaluators.commands.annotate", "people label the pairs in a browser, with the reviews at hand"),
     "cache": ("evaluators.commands.cache", "look at the cache of paid replies, and prune it"),

@@ -16,6 +16,7 @@ def answers(checkpoint: Path, prompts: Sequence[str], *, max_new_tokens: int, fl
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging as transformers_logging
 
     # The one place where evaluators touches it: it registers the model types of checkpoints trained here with
     # transformers, which could not load them otherwise. The judges themselves need none of it.
@@ -25,6 +26,7 @@ def answers(checkpoint: Path, prompts: Sequence[str], *, max_new_tokens: int, fl
         raise RunError(
             f"{flag} {checkpoint}: holds no config.json; name a checkpoint, such as RUN/checkpoints/step-000300"
         )
+    transformers_logging.disable_progress_bar()  # a bar for each load would stand between our lines
     # A run keeps one tokenizer for all its checkpoints.
     homes = [checkpoint, checkpoint.parent.parent / "tokenizer"]
     home = next((home for home in homes if (home / "tokenizer_config.json").is_file()), None)

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 import yaml
 from filelock import FileLock, Timeout
 
+from evaluators import metrics_file
 from evaluators.config import JudgeConfig
 from evaluators.errors import RunError
 from evaluators.reviews import Judgement, Record
@@ -41,6 +42,8 @@ def to_record(pair: Pair, judgement: Judgement, *, run: Mapping[str, Any]) -> di
         "response1": pair.response1,
         "response2": pair.response2,
         "reference": pair.reference,
+        "system1": pair.system1,
+        "system2": pair.system2,
         "suspicious": suspicious(pair),
         "shortened": sum(item.shortened for layer in judgement.layers for item in layer)
         + sum(failure.shortened for failure in judgement.failures),
@@ -98,6 +101,7 @@ class Folder:
         except OSError as error:
             raise RunError(f"--out {path}: {error.strerror}") from error
         self._file: BinaryIO | None = None
+        self._added = False
 
     def open(self, config: JudgeConfig, *, forget_unscored: bool) -> Iterator[dict[str, Any]]:
         """Go on from what is there; yields the records that stand.
@@ -110,13 +114,27 @@ class Folder:
         if verdicts.exists():
             _mend(verdicts)
             if forget_unscored:
-                _keep_scored(verdicts)
+                self._keep_scored(verdicts)
             for record in read_records(verdicts):
                 self.done[hash(record["id"])] = record["digest"]
                 yield record
         (self.path / "config.yaml").write_text(dump(config), encoding="utf-8")
         (self.path / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n", encoding="utf-8")
         self._file = verdicts.open("ab")
+
+    def _keep_scored(self, path: Path) -> None:
+        part, left_out = path.with_suffix(".part"), 0
+        with part.open("wb") as file:
+            for record in read_records(path):
+                if record["verdict"]["scores"] is None:
+                    left_out += 1
+                else:
+                    file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+        if left_out:
+            metrics_file.forget(self.path)
+            os.replace(part, path)
+        else:
+            part.unlink()
 
     def _check_settings(self, config: JudgeConfig) -> None:
         stored = self.path / "config.yaml"
@@ -151,14 +169,11 @@ class Folder:
     def add(self, record: Mapping[str, Any]) -> None:
         """Append a record; it is in the file when this returns."""
         assert self._file is not None
+        if not self._added:
+            metrics_file.forget(self.path)
+            self._added = True
         self._file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
         self._file.flush()
-
-    def write_metrics(self, metrics: Mapping[str, Any]) -> None:
-        """Beside, then renamed."""
-        part = self.path / "metrics.json.part"
-        part.write_text(json.dumps(metrics, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(part, self.path / "metrics.json")
 
     def close(self) -> None:
         """Close the file and let other processes in."""
@@ -180,15 +195,6 @@ def _mend(path: Path) -> None:
                 return
             end = start
         file.truncate(0)
-
-
-def _keep_scored(path: Path) -> None:
-    part = path.with_suffix(".part")
-    with part.open("wb") as file:
-        for record in read_records(path):
-            if record["verdict"]["scores"] is not None:
-                file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
-    os.replace(part, path)
 
 
 def environment() -> dict[str, Any]:

@@ -20,6 +20,7 @@ from evaluators.errors import ConfigError, RunError
 from evaluators.estimate import Estimate, estimate, roles_range
 from evaluators.judges import Backend, Judge, make
 from evaluators.limits import Breaker, Limits
+from evaluators.metrics_file import write_counts
 from evaluators.network import Network
 from evaluators.panel import Manner, Panel
 from evaluators.pricing import Budget, BudgetError, Prices
@@ -111,7 +112,7 @@ class Run:
             if tally.samples:
                 say(f"going on: {tally.samples:,} of {self.total:,} samples are judged already")
             outcome = asyncio.run(self._judge(folder, tally))
-            folder.write_metrics(tally.metrics())
+            write_counts(folder.path, tally.metrics())
             return outcome
         finally:
             folder.close()

@@ -9,7 +9,7 @@ from typing import Any
 
 from evaluators.errors import RunError
 
-FIELDS = ("id", "query", "response1", "response2", "human", "dataset", "family", "reference")
+FIELDS = ("id", "query", "response1", "response2", "human", "dataset", "family", "reference", "system1", "system2")
 """Fields of a line; only query and response1 must be there (and response2 where pairs are judged)."""
 
 LABELS: Mapping[Any, int] = {
@@ -35,6 +35,9 @@ class Pair:
     dataset: str = ""
     family: str = "QA"
     reference: str | None = None
+    system1: str | None = None
+    """What wrote response 1, where that is known: for rankings, never shown to a judge."""
+    system2: str | None = None
 
     @property
     def digest(self) -> str:
@@ -56,7 +59,7 @@ class Pair:
         return self.response2 is None
 
 
-def label(value: Any) -> int:
+def label(value: Any, field: str = "human") -> int:
     """1, 2 or 0 (tie) from any spelling in `LABELS`.
 
     Raises:
@@ -66,7 +69,7 @@ def label(value: Any) -> int:
     if isinstance(key, (str, int, float)) and not isinstance(key, bool) and key in LABELS:
         return LABELS[key]
     spellings = ", ".join(f"{name}: {_spellings(number)}" for number, name in ((1, "1"), (2, "2"), (0, "tie")))
-    raise RunError(f"human is {value!r}, which is no known label ({spellings})")
+    raise RunError(f"{field} is {value!r}, which is no known label ({spellings})")
 
 
 def _spellings(number: int) -> str:
@@ -83,6 +86,9 @@ def make_pair(fields: Mapping[str, Any], *, fallback_id: str) -> Pair:
     human = fields.get("human")
     if human is not None:
         human = label(human) if response2 is not None else _grade(human)
+    systems = [_text(fields, name, required=False) or None for name in ("system1", "system2")]
+    if response2 is not None and (systems[0] is None) != (systems[1] is None):
+        raise RunError(f"{'system1' if systems[0] is None else 'system2'} is missing; name both systems or neither")
     return Pair(
         id=_identifier(fields.get("id"), fallback_id),
         query=_text(fields, "query") or "",
@@ -92,6 +98,8 @@ def make_pair(fields: Mapping[str, Any], *, fallback_id: str) -> Pair:
         dataset=_text(fields, "dataset", required=False) or "",
         family=_text(fields, "family", required=False) or "QA",
         reference=_text(fields, "reference", required=False),
+        system1=systems[0],
+        system2=systems[1],
     )
 
 

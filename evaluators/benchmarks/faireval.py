@@ -7,16 +7,20 @@ from typing import Any
 from evaluators.benchmarks import Line, benchmark
 from evaluators.benchmarks.jsonl import jsonl
 from evaluators.errors import RunError
-from evaluators.samples import label
 
 _MODELS = ("gpt35", "vicuna-13b")
-_NAMES = {"chatgpt": 1, "gpt35": 1, "vicuna13b": 2, "vicuna-13b": 2}
-"""How the file of human judgments may name the winner, beside the spellings of every label."""
+_NAMES = {"chatgpt": 1, "vicuna13b": 2, "tie": 0}
+"""The three words of the file of human judgments, in capitals there."""
 
 
 @benchmark("faireval")
 def faireval(path: Path) -> Iterator[Line]:
-    """A checkout of FairEval (arXiv:2305.17926): question.jsonl, answer/ and review/*_human.txt, a winner a line."""
+    """A checkout of FairEval (arXiv:2305.17926): question.jsonl, answer/ and review/*_human.txt, a winner a line.
+
+    Paths and the fields question_id and text are those of its FairEval.py and run.sh. The file of human judgments
+    itself was not at hand; that it holds CHATGPT, VICUNA13B or TIE, a line a question in the order of question.jsonl,
+    is how four public programs that read it take it, one of which refuses any other word.
+    """
     if not path.is_dir():
         raise RunError(f"--data {path}: name the folder of FairEval's repository, which holds question.jsonl")
     first, second = _MODELS
@@ -47,15 +51,15 @@ def _named(found: Mapping[str, Any], answers: list[dict[Any, Any]], winner: str)
     number = found.get("question_id")
     if any(number not in texts for texts in answers):
         return RunError(f"question_id {number!r} has no answer in both files of answer/")
-    try:
-        human = _NAMES[winner.lower()] if winner.lower() in _NAMES else label(winner)
-    except RunError as error:
-        return error
+    if winner.lower() not in _NAMES:
+        return RunError(f"the winner is {winner!r}; expected one of {', '.join(name.upper() for name in _NAMES)}")
     return {
         "id": f"faireval-{number}",
         "query": found.get("text"),
         "response1": answers[0][number],
         "response2": answers[1][number],
-        "human": human,
+        "human": _NAMES[winner.lower()],
         "dataset": "faireval",
+        "system1": _MODELS[0],
+        "system2": _MODELS[1],
     }

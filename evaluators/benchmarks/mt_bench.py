@@ -40,6 +40,8 @@ def _named(number: int, found: Mapping[str, Any]) -> Mapping[str, Any] | RunErro
         "response2": _joined(responses[1], "Answer"),
         "human": _WINNERS[found["winner"]],
         "dataset": "mt-bench",
+        "system1": found["model_a"],
+        "system2": found["model_b"],
         "family": "QA" if turn == 1 else "MDia",
     }
 

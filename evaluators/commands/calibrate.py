@@ -1,22 +1,25 @@
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from evaluators.commands.metrics import figure_text, write_json
+from evaluators.commands.metrics import figure_text
 from evaluators.errors import ConfigError, RunError
+from evaluators.metrics_file import write_json
+from evaluators.show import printable
 
 
 @dataclass(frozen=True)
 class CalibrateCommand:
-    """Choose aggregation, confidence weights and tie margin on one part of a run's labelled samples, without a call.
+    """Choose aggregation, tie margin and weights of reviews on one part of a run's labelled samples, without a call.
 
     The figures shown are those of the other part, which the choice has not seen; all samples of a query are on one
-    side. Writes calibration.json into the run's folder.
+    side. Writes calibration.json, and calibration.html with a reliability diagram and accuracy against coverage, into
+    the run's folder.
     """
 
     run: Annotated[str, tyro.conf.Positional]
@@ -38,8 +41,9 @@ class CalibrateCommand:
 
 
 def main(argv: Sequence[str], *, prog: str) -> int:
-    """`depthlab judge calibrate`. Raises UserError where the run cannot be read or split."""
+    """`depthlab judge calibrate`. Raises UserError where the run cannot be read or split, or a file not written."""
     wanted = tyro.cli(CalibrateCommand, args=list(argv), prog=prog)
+    from evaluators.report.calibration import page
     from evaluators.statistics.calibration import calibrate
     from evaluators.statistics.runs import read_run
 
@@ -47,8 +51,14 @@ def main(argv: Sequence[str], *, prog: str) -> int:
     if not run.labelled:
         raise RunError(f"RUN {wanted.run}: no sample has a label of people, which calibration needs")
     found = calibrate(run, share=wanted.share, seed=wanted.seed, draws=wanted.draws)
-    write_json(Path(wanted.run) / "calibration.json", found)
+    path = run.path / "calibration.html"
+    write_json(path.with_suffix(".json"), found)
+    try:
+        path.write_text(page(run.path.resolve().name, found), encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"{path}: {error.strerror}") from error
     print("\n".join(calibration_text(found)))
+    print(f"charts      {path}")
     return 0
 
 
@@ -58,11 +68,14 @@ def calibration_text(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"tuned on    {found['tuned_on']:,} samples, {found['settings_tried']:,} settings tried"
     yield f"chosen      --aggregation {chosen['aggregation']} --tie-margin {chosen['tie_margin']:g}"
     yield f"held out    {found['held_out']:,} samples, unscored counted as wrong"
-    for title in ("before", "after"):
-        figures = found[title]["unscored_as_wrong"]
-        yield f"  {title:<10}" + ", ".join(f"{name.replace('_', '-')} {figure_text(figures[name])}" for name in figures)
+    yield f"  before    {_figures(found['before'])}"
+    yield f"  after     {_figures(found['after'])}"
+    yield from _weights_text(found["weights"])
     if found["reliability"]:
-        yield "reliability of verdicts with a winner: predicted, right, n"
+        yield (
+            "reliability of verdicts with a winner: predicted, right, n; expected calibration error "
+            f"{found['calibration_error']:.3f}"
+        )
         for bin_ in found["reliability"]:
             bar = "#" * round(40 * bin_["right"])
             yield f"  {bin_['predicted']:.2f}  {bin_['right']:.2f}  {bar:<40}  {bin_['n']:,}"
@@ -71,3 +84,30 @@ def calibration_text(found: Mapping[str, Any]) -> Iterator[str]:
         for wanted in (0.25, 0.5, 0.75, 1.0):
             point = min(found["abstain"], key=lambda point: abs(point["coverage"] - wanted))
             yield f"  |margin| >= {point['least_margin']:.3f}: {point['coverage']:.2f}, {point['accuracy']:.3f}"
+
+
+def _weights_text(found: Mapping[str, Any]) -> Iterator[str]:
+    if "not_fitted" in found:
+        yield f"weights     none fitted: {found['not_fitted']}"
+        return
+    yield f"weights     fitted on {found['reviews']:,} reviews, {100 * found['right']:.1f} % of them right; log odds:"
+    shown = ", ".join(f"{printable(name)} {value:+.2f}" for name, value in list(found["log_odds"].items())[:8])
+    yield from textwrap.wrap(shown, 116, initial_indent="  ", subsequent_indent="  ")
+    if len(found["log_odds"]) > 8:
+        yield f"  and {len(found['log_odds']) - 8} more in calibration.json"
+    for title, setting, figures in (
+        ("without", found["unweighted"], found["unweighted_held_out"]),
+        ("with", found["chosen"], found["held_out"]),
+    ):
+        yield f"  {title:<10}{setting['aggregation']}, tie margin {setting['tie_margin']:.3g}: {_figures(figures)}"
+    both = found["against_unweighted"]
+    change = {name: figure_text({**row, "value": row["difference"]}) for name, row in both["difference"].items()}
+    yield (
+        f"  with - without: accuracy {change['accuracy']} (McNemar p = {both['mcnemar_p']:.3g}), "
+        f"kappa {change['kappa']}"
+    )
+
+
+def _figures(ways: Mapping[str, Any]) -> str:
+    figures = ways["unscored_as_wrong"]
+    return ", ".join(f"{name.replace('_', '-')} {figure_text(figures[name])}" for name in figures)

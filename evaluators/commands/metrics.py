@@ -1,16 +1,14 @@
 from __future__ import annotations
 
-import dataclasses
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from evaluators.errors import ConfigError, RunError
+from evaluators.errors import ConfigError
+from evaluators.metrics_file import write_json, write_statistics
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ def main(argv: Sequence[str], *, prog: str) -> int:
     found = []
     for run in runs:
         found.append(score(run, draws=wanted.draws, seed=wanted.seed))
-        save(run.path, found[-1])
+        write_statistics(run.path, found[-1])
     both = compare(*runs, draws=wanted.draws, seed=wanted.seed) if len(runs) == 2 else None
     if both is not None:
         write_json(runs[1].path / "comparison.json", both)
@@ -62,29 +60,6 @@ def main(argv: Sequence[str], *, prog: str) -> int:
     if both is not None:
         print("\n".join(["second - first", *(f"  {line}" for line in comparison_text(both))]))
     return 0
-
-
-def save(folder: Path, statistics: Mapping[str, Any]) -> None:
-    """Add the figures to the run's `metrics.json`. Raises RunError where that file is no JSON object."""
-    path = folder / "metrics.json"
-    try:
-        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        write_json(path, {**before, "statistics": statistics})
-    except (ValueError, TypeError) as error:
-        raise RunError(f"{path}: is no JSON object; delete it") from error
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Beside, then renamed. Raises RunError where it cannot be written."""
-    part = path.with_suffix(".json.part")
-    try:
-        part.write_text(
-            json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False, default=dataclasses.asdict) + "\n",
-            encoding="utf-8",
-        )
-        os.replace(part, path)
-    except OSError as error:
-        raise RunError(f"{path}: {error.strerror}") from error
 
 
 def figure_text(figure: Mapping[str, Any]) -> str:

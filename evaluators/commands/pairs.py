@@ -75,6 +75,7 @@ def _generate(wanted: PairsCommand, out: Path, data: Path) -> None:
         said = answers(Path(checkpoint), queries, max_new_tokens=wanted.max_new_tokens, flag=flag)
         for prompt, answer in zip(prompts, said, strict=True):
             prompt[name] = answer
+            prompt[name.replace("response", "system")] = checkpoint
         print(f"answers     {len(prompts):,} of {checkpoint}", flush=True)
     out.mkdir(parents=True, exist_ok=True)
     made.write_text(settings, encoding="utf-8")

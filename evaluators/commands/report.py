@@ -8,8 +8,9 @@ from typing import Annotated
 
 import tyro
 
-from evaluators.commands.metrics import save, score_text
+from evaluators.commands.metrics import score_text
 from evaluators.errors import ConfigError, RunError
+from evaluators.metrics_file import write_statistics
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def main(argv: Sequence[str], *, prog: str) -> int:
         path.write_text(page, encoding="utf-8")
     except OSError as error:
         raise RunError(f"--out {path}: {error.strerror}") from error
-    save(Path(wanted.run), found)
+    write_statistics(Path(wanted.run), found)
     print("\n".join(score_text(found)))
     print(f"report      {path}, {path.stat().st_size / 1e6:.1f} MB, {time.monotonic() - began_s:.1f} s")
     return 0

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import tyro
 
-from evaluators.commands.metrics import write_json
 from evaluators.config import JudgeConfig
 from evaluators.errors import ConfigError
+from evaluators.metrics_file import write_json
 from evaluators.sweep import Axes, sweep, sweep_text
 
 

@@ -1,10 +1,11 @@
-"""Choose a tie margin, an aggregation and confidence weights on one part of the samples, and report on the other."""
+"""Choose tie margin, aggregation and weights of reviews on one part of the samples, and report on the other."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,22 @@ from evaluators import metrics
 from evaluators.aggregation import AGGREGATIONS
 from evaluators.errors import RunError
 from evaluators.reviews import Review
+from evaluators.statistics.compare import paired
+from evaluators.statistics.reliability import abstain, calibration_error, reliability
 from evaluators.statistics.runs import JudgedRun, Sample
 from evaluators.statistics.score import agreement
+from evaluators.statistics.weights import FITTED, Weights
 
 _MARGINS = 25
-_BINS = 10
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What was chosen, and the kappa that it has on the tuning part."""
+
+    aggregation: str
+    tie_margin: float
+    on_tuning_part: float
 
 
 def split(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[Sample], list[Sample]]:
@@ -48,27 +60,80 @@ def calibrate(run: JudgedRun, *, share: float, seed: int, draws: int) -> dict[st
         RunError: as `split`.
     """
     tune, held = split(run.labelled, share, seed)
-    tried = [
-        (aggregation, margin, _kappa(tune, aggregation, margin))
-        for aggregation in _usable(run.samples)
-        for margin in _margins(tune, aggregation)
-    ]
-    # The first of the best: the run's own order of aggregations, and the smallest margin.
-    aggregation, margin, best = max(tried, key=lambda row: row[2])
-    before = agreement(held, draws, seed)
-    judged = [_rejudged(sample, aggregation, margin) for sample in held]
+    usable = _usable(run.samples)
+    chosen, tried = choose(tune, usable)
+    judged = rejudged(held, chosen)
+    bins = reliability(rejudged(tune, chosen), judged)
     return {
         "tuned_on": len(tune),
         "held_out": len(held),
         "seed": seed,
         "share": share,
-        "chosen": {"aggregation": aggregation, "tie_margin": margin, "on_tuning_part": best},
-        "settings_tried": len(tried),
-        "before": before,
+        "chosen": dataclasses.asdict(chosen),
+        "settings_tried": tried,
+        "before": agreement(held, draws, seed),
         "after": agreement(judged, draws, seed),
-        "reliability": reliability(tune, held, aggregation, margin),
+        "reliability": bins,
+        "calibration_error": calibration_error(bins),
+        "abstain": abstain(judged),
+        "weights": weighted(tune, held, [name for name in usable if not AGGREGATIONS[name][2]], draws, seed),
+    }
+
+
+def weighted(
+    tune: Sequence[Sample], held: Sequence[Sample], unweighted: Sequence[str], draws: int, seed: int
+) -> dict[str, Any]:
+    """Weights fitted on one part, and on the other the best setting with them against the best without any.
+
+    Returns:
+        {"not_fitted": why} where there is nothing to fit.
+    """
+    try:
+        weights = Weights(tune)
+    except RunError as error:
+        return {"not_fitted": str(error)}
+    tune_weighted, held_weighted = ([weights.apply(sample) for sample in part] for part in (tune, held))
+    setting, _ = choose(tune_weighted, list(FITTED))
+    plain, _ = choose(tune, unweighted)
+    judged, judged_plain = rejudged(held_weighted, setting), rejudged(held, plain)
+    return {
+        "reviews": weights.reviews,
+        "right": weights.right,
+        "log_odds": weights.log_odds,
+        "confidence": weights.confidence,
+        "chosen": dataclasses.asdict(setting),
+        "unweighted": dataclasses.asdict(plain),
+        "held_out": agreement(judged, draws, seed),
+        "unweighted_held_out": agreement(judged_plain, draws, seed),
+        "against_unweighted": paired(
+            [sample.human for sample in held if sample.human is not None],
+            [sample.winner for sample in judged_plain],
+            [sample.winner for sample in judged],
+            [sample.query for sample in held],
+            draws=draws,
+            seed=seed,
+        ),
         "abstain": abstain(judged),
     }
+
+
+def choose(samples: Sequence[Sample], aggregations: Sequence[str]) -> tuple[Setting, int]:
+    """The first of the best, and how many were tried: aggregations in their order, tie margins from the smallest."""
+    tried = [
+        Setting(name, margin, _kappa(samples, margins, margin))
+        for name in aggregations
+        for margins in [_margins(samples, name)]
+        for margin in _grid(margins)
+    ]
+    return max(tried, key=lambda setting: setting.on_tuning_part), len(tried)
+
+
+def rejudged(samples: Sequence[Sample], setting: Setting) -> list[Sample]:
+    """The samples with the verdicts of a setting."""
+    return [
+        dataclasses.replace(sample, winner=_winner(margin, setting.tie_margin), margin=margin)
+        for sample, margin in zip(samples, _margins(samples, setting.aggregation), strict=True)
+    ]
 
 
 def _usable(samples: Sequence[Sample]) -> list[str]:
@@ -81,73 +146,25 @@ def _usable(samples: Sequence[Sample]) -> list[str]:
     return [name for name, (_, _, weighted) in AGGREGATIONS.items() if stated or not weighted]
 
 
-def _margins(samples: Sequence[Sample], aggregation: str) -> list[float]:
+def _margins(samples: Sequence[Sample], aggregation: str) -> list[float | None]:
+    name = FITTED.get(aggregation, aggregation)
+    return [sample.verdict(name, 0.0).margin for sample in samples]
+
+
+def _grid(margins: Sequence[float | None]) -> list[float]:
     """0, and quantiles of the margins that occur: between them no verdict changes."""
-    found = [sample.verdict(aggregation, 0.0).margin for sample in samples]
-    sizes = [abs(margin) for margin in found if margin is not None]
+    sizes = [abs(margin) for margin in margins if margin is not None]
     return sorted({0.0, *np.quantile(sizes, np.linspace(0, 0.9, _MARGINS)).tolist()}) if sizes else [0.0]
 
 
-def _rejudged(sample: Sample, aggregation: str, tie_margin: float) -> Sample:
-    verdict = sample.verdict(aggregation, tie_margin)
-    return dataclasses.replace(sample, winner=verdict.winner, margin=verdict.margin)
+def _winner(margin: float | None, tie_margin: float) -> int | None:
+    if margin is None:
+        return None
+    return 0 if abs(margin) <= tie_margin + 1e-9 else (1 if margin > 0 else 2)
 
 
-def _kappa(samples: Sequence[Sample], aggregation: str, tie_margin: float) -> float:
+def _kappa(samples: Sequence[Sample], margins: Sequence[float | None], tie_margin: float) -> float:
     human = [sample.human for sample in samples if sample.human is not None]
-    judge = [sample.verdict(aggregation, tie_margin).winner for sample in samples]
+    judge = [_winner(margin, tie_margin) for margin in margins]
     kappa = metrics.cohen_kappa(human, judge, unscored="wrong")
     return (metrics.accuracy(human, judge, unscored="wrong") or 0.0) if kappa is None else kappa
-
-
-def reliability(
-    tune: Sequence[Sample], held: Sequence[Sample], aggregation: str, tie_margin: float
-) -> list[dict[str, Any]]:
-    """Stated against observed: P(the winner is right) by isotonic regression on |margin| of one part, on the other.
-
-    Returns:
-        Bins of the held-out samples by predicted probability: {predicted, right, n}; empty where no verdict of the
-        tuning part names a winner.
-    """
-    fitted, shown = (
-        [
-            (abs(judged.margin), judged.winner == judged.human)
-            for judged in (_rejudged(sample, aggregation, tie_margin) for sample in part)
-            if judged.winner in (1, 2) and judged.margin is not None
-        ]
-        for part in (tune, held)
-    )
-    if not fitted or not shown:
-        return []
-    from sklearn.isotonic import IsotonicRegression
-
-    model = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip")
-    model.fit([margin for margin, _ in fitted], [float(right) for _, right in fitted])
-    predicted = model.predict([margin for margin, _ in shown])
-    right = np.array([ok for _, ok in shown])
-    bins = np.minimum((predicted * _BINS).astype(int), _BINS - 1)
-    return [
-        {
-            "predicted": float(predicted[bins == at].mean()),
-            "right": float(right[bins == at].mean()),
-            "n": int((bins == at).sum()),
-        }
-        for at in sorted(set(bins.tolist()))
-    ]
-
-
-def abstain(samples: Sequence[Sample]) -> list[dict[str, float]]:
-    """Accuracy against coverage when the judge answers only where its margin is largest.
-
-    Samples of one margin are answered together. Coverage counts unscored samples as never answered.
-    """
-    answered = sorted(
-        ((abs(sample.margin), sample.winner == sample.human) for sample in samples if sample.margin is not None),
-        reverse=True,
-    )
-    points, right = [], 0
-    for count, (margin, is_right) in enumerate(answered, start=1):
-        right += is_right
-        if count == len(answered) or answered[count][0] < margin:
-            points.append({"least_margin": margin, "coverage": count / len(samples), "accuracy": right / count})
-    return points

@@ -34,6 +34,8 @@ class Sample:
     lengths: tuple[int, int]
     """Characters of both responses."""
     layers: tuple[Layer, ...]
+    systems: tuple[str, str] | None = None
+    """What wrote the responses, where the data say."""
 
     def verdict(self, aggregation: str, tie_margin: float, *, depth: int | None = None) -> Verdict:
         """What another aggregation of the same reviews says, of the first `depth` layers alone."""
@@ -125,6 +127,7 @@ def _sample(record: Mapping[str, Any]) -> Sample:
         reason=verdict["reason"],
         lengths=(len(record["response1"]), len(record["response2"])),
         layers=tuple(_layer(layer) for layer in record["layers"]),
+        systems=None if record.get("system1") is None else (record["system1"], record["system2"]),
     )
 
 

@@ -12,6 +12,7 @@ import pytest
 from evaluators.benchmarks import check, loaders, read
 from evaluators.errors import RunError
 from evaluators.samples import Pair
+from tests.evaluators.formats import MT_BENCH, PANDALM
 
 FAMILIES = frozenset({"QA", "MDia"})
 
@@ -47,32 +48,29 @@ def test_llmbar(tmp_path: Path) -> None:
 
 
 def test_pandalm_takes_the_majority(tmp_path: Path) -> None:
-    base = {"idx": 0, "instruction": "Add.", "input": "1+1", "response1": "2", "response2": "3"}
+    base = PANDALM
     votes = [(1, 1, 2), (0, 2, 0), (0, 1, 2)]
     rows = [base | {f"annotator{k}": vote for k, vote in enumerate(row, start=1)} for row in votes]
     pairs = load(_write(tmp_path / "testset-v1.json", rows), "pandalm")
     assert [pair.human for pair in pairs] == [1, 0, None]
     assert pairs[0].query == "Add.\n\n1+1"
+    assert (pairs[0].system1, pairs[0].system2) == ("bloom-7b", "llama-7b")
+    # The published file has the bare word NaN where a sample has no input, or a system said nothing.
+    empty = rows[0] | {"input": float("nan"), "response1": float("nan")}
+    (pair,) = load(_write(tmp_path / "nan.json", [empty]), "pandalm")
+    assert (tmp_path / "nan.json").read_text().count(": NaN") == 2
+    assert (pair.query, pair.response1, pair.response2) == ("Add.", "", "3")
     with pytest.raises(RunError, match="line 1: has no field 'annotator1'"):
         load(_write(tmp_path / "x.json", [base]), "pandalm")
 
 
 def test_mt_bench_compares_up_to_the_turn_that_was_judged(tmp_path: Path) -> None:
-    def talk(name: str) -> list[dict[str, str]]:
-        return [
-            {"role": role, "content": f"{role} {turn} {name if role == 'assistant' else ''}".strip()}
-            for turn in (1, 2)
-            for role in ("user", "assistant")
-        ]
-
-    base = {"question_id": 81, "model_a": "m", "model_b": "n", "judge": "expert_0"}
-    base |= {"conversation_a": talk("m"), "conversation_b": talk("n")}
-    lines = [base | {"turn": 1, "winner": "model_b"}, base | {"turn": 2, "winner": "tie (inconsistent)"}]
+    lines = [MT_BENCH | {"winner": "model_b"}, MT_BENCH | {"turn": 2, "winner": "tie (inconsistent)"}]
     path = tmp_path / "human.jsonl"
     path.write_text("\n".join(map(json.dumps, lines)))
     one, two = load(path, "mt-bench")
     assert (one.query, one.response1, one.response2, one.human) == ("user 1", "assistant 1 m", "assistant 1 n", 2)
-    assert two.human == 0 and two.family == "MDia"
+    assert two.human == 0 and two.family == "MDia" and (two.system1, two.system2) == ("alpaca-13b", "gpt-3.5-turbo")
     assert two.response2 == "Answer 1:\nassistant 1 n\n\nAnswer 2:\nassistant 2 n"
     for wrong, told in (({"winner": "me"}, "winner is 'me'"), ({"turn": 3}, "do not hold 3 turns")):
         path.write_text(json.dumps(lines[0] | wrong))
@@ -96,7 +94,7 @@ def test_faireval_is_a_folder(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="2 judgments of 3 questions"):
         load(tmp_path, "faireval")
     review.write_text("CHATGPT\nTIE\nBARD\n")
-    with pytest.raises(RunError, match="line 3: human is 'BARD'"):
+    with pytest.raises(RunError, match="line 3: the winner is 'BARD'"):
         load(tmp_path, "faireval")
     with pytest.raises(RunError, match="name the folder"):
         load(review, "faireval")

@@ -11,7 +11,7 @@ import pytest
 
 from evaluators.errors import ConfigError
 from evaluators.judges.simulated import Population
-from evaluators.statistics.calibration import abstain, split
+from evaluators.statistics.calibration import split
 from evaluators.statistics.compare import mcnemar
 from evaluators.statistics.planning import (
     Discordant,
@@ -21,6 +21,7 @@ from evaluators.statistics.planning import (
     power,
     samples_needed,
 )
+from evaluators.statistics.reliability import abstain
 from evaluators.statistics.runs import read_run
 from tests.evaluators.conftest import Done
 
@@ -50,6 +51,8 @@ def test_expected_accuracy_is_the_closed_form_and_the_pipeline_has_it(
     chosen = json.loads((tmp_path / "r" / "calibration.json").read_text())
     assert chosen["tuned_on"] + chosen["held_out"] == 2000
     assert chosen["after"]["scored"]["accuracy"]["n"] == chosen["held_out"]
+    assert chosen["weights"]["against_unweighted"]["samples"] == chosen["held_out"]
+    assert (tmp_path / "r" / "calibration.html").read_text().count("<svg") == 2
     run = read_run(tmp_path / "r")
     tune, held = split(run.labelled, 0.5, 0)
     assert not {sample.query for sample in tune} & {sample.query for sample in held}

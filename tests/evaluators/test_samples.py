@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from evaluators.benchmarks import check, parse_fields, read
+from evaluators.benchmarks import check, loaders, parse_fields, read
 from evaluators.benchmarks.llmeval2 import FAMILY_OF
 from evaluators.errors import ConfigError, RunError
 from evaluators.samples import LABELS, Pair, label
+from tests.evaluators.formats import FORMATS
 
 FAMILIES = frozenset(FAMILY_OF.values())
 GOOD = {"id": "a", "query": "q", "response1": "x", "response2": "y", "human": 1}
@@ -126,13 +127,35 @@ def test_labels():
             label(wrong)
 
 
-@pytest.mark.parametrize("name", ["jsonl", "llmeval2"])
+@pytest.mark.parametrize("name", loaders.names())
 def test_every_benchmark_has_unique_ids_known_labels_and_one_order(name, tmp_path):
-    lines = [GOOD | {"id": None, "dataset": "webgpt", "human": human} for human in (1, 2, 0)]
-    lines = [{key: value for key, value in line.items() if value is not None} for line in lines]
-    path = write(tmp_path / "data", *lines)
+    assert name in FORMATS, f"give {name} a small valid file in tests/evaluators/formats.py"
+    form = FORMATS[name]
+    path = form.write(tmp_path, form.rows)
     once, again = load(path, name), load(path, name)
-    assert once == again and len({pair.id for pair in once}) == 3 and {pair.human for pair in once} <= {0, 1, 2}
+    assert once == again and len({pair.id for pair in once}) == len(form.rows) > 1
+    assert [pair.human for pair in once] == [1, 2, 0][: len(form.rows)]
+
+
+@pytest.mark.parametrize("name", loaders.names())
+def test_every_benchmark_refuses_a_bad_sample_by_number_with_the_reason(name, tmp_path):
+    form = FORMATS[name]
+    rows = [form.rows[0], {**form.rows[1], **form.spoil}, *form.rows[2:]]
+    path = form.write(tmp_path, rows)
+    with pytest.raises(RunError) as caught:
+        load(path, name)
+    told = str(caught.value)
+    assert f"1 of {len(rows)} lines refused" in told and f"line 2: {form.reason}" in told
+
+
+def test_systems_are_named_both_or_neither(tmp_path):
+    path = write(tmp_path / "p.jsonl", GOOD | {"model_a": "m", "model_b": "n"})
+    (pair,) = load(path, fields=("system1=model_a", "system2=model_b"))
+    assert (pair.system1, pair.system2) == ("m", "n")
+    assert pair.digest == load(path)[0].digest
+    for wrong, told in (({"system1": "m"}, "system2 is missing"), ({"system1": 3, "system2": "n"}, "system1 is int")):
+        with pytest.raises(RunError, match=f"line 1: {told}"):
+            load(write(tmp_path / "p.jsonl", GOOD | wrong))
 
 
 def test_the_shared_samples_load_when_they_are_there():
