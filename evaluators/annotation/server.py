@@ -90,12 +90,19 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(200, b"{}", "application/json")
 
     def _reviews(self, annotator: str, record: Mapping[str, Any]) -> None:
+        """The last layer first, which has read the others; in it, those first that saw the responses as this person."""
         self.server.decisions.open_reviews(annotator, record["id"])
-        step = -1 if shown_order(annotator, record["id"]) == "21" else 1
+        order = shown_order(annotator, record["id"])
         reviews = [
-            {"role": item["role"], "evidence": item["evidence"], "scores": item["scores"][::step]}
-            for layer in record["layers"]
-            for item in layer
+            {
+                "layer": item["layer"],
+                "role": item["role"],
+                "evidence": item["evidence"],
+                "scores": item["scores"][:: 1 if order == "12" else -1],
+                "turned": item["order"] != order,
+            }
+            for layer in reversed(record["layers"])
+            for item in sorted(layer, key=lambda item: item["order"] != order)
             if "scores" in item
         ]
         self._send(200, json.dumps(reviews).encode(), "application/json")

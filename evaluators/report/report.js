@@ -74,7 +74,7 @@ function list() {
 
 function reviewOf(item, number) {
   const role = item.role ? `, ${item.role.split(":")[0].slice(0, 60)}` : "";
-  const head = `layer ${number}, neuron ${item.neuron}${role}, ${item.order === "12" ? "1" : "2"} shown first`;
+  const head = `layer ${number}, neuron ${item.neuron}${role}, response ${item.order === "12" ? "1" : "2"} is its Assistant 1`;
   const score = item.scores ? item.scores.map((score) => +score.toFixed(2)).join(" : ") : "unscored";
   const by = item.judge.length ? `, by ${item.judge.join(", ")}` : "";
   return element("details", null, element("summary", `${head}${by}: ${score}`),

@@ -28,7 +28,7 @@ HOSTILE = "</pre><script>document.title='taken'</script>"
 
 
 def _records(count: int = 3) -> list[dict[str, Any]]:
-    review = {"role": "Tone", "evidence": HOSTILE, "scores": [7, 2]}
+    review = {"role": "Tone", "evidence": HOSTILE, "scores": [7, 2], "layer": 1, "order": "12"}
     return [
         {"id": f"s{n}", "query": HOSTILE, "response1": f"one {n}", "response2": f"two {n}", "layers": [[review]]}
         for n in range(count)
@@ -73,6 +73,7 @@ def test_decisions_through_the_socket_and_other_origins_refused(tmp_path: Path) 
             if at == 2:
                 status, text = _ask(address, "POST", "/reviews", body | {"at": at}, **own)
                 assert status == 200 and json.loads(text)[0]["scores"][turned] == 7
+                assert json.loads(text)[0]["turned"] == turned
             assert _ask(address, "POST", "/decide", body | {"at": at}, **own)[0] == 200
             one = decisions.latest["ann", f"s{at}"]
             assert one["label"] == (2 if turned else 1) and one["assisted"] == (at == 2) and one["seconds"] == 2.5

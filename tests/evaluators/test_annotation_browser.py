@@ -34,13 +34,16 @@ def browser() -> Iterator[Browser]:
 
 def _records(count: int = 4) -> list[dict[str, Any]]:
     call = {"cost": None}
-    reviews = [
-        {"role": f"Tone {HOSTILE}", "evidence": f"because {HOSTILE}", "scores": [7, 2.25], "calls": [call]},
-        {"role": "Facts", "reason": "no score found", "calls": [call]},
-    ]
+
+    def review(layer: int, order: str) -> dict[str, Any]:
+        texts = {"role": f"Tone {HOSTILE}", "evidence": f"because {layer} {order} {HOSTILE}"}
+        return texts | {"scores": [7, 2.25], "layer": layer, "order": order, "calls": [call]}
+
+    failed = {"layer": 2, "order": "12", "reason": "no score found", "calls": [call]}
+    layers = [[review(1, "12"), review(1, "21")], [failed, review(2, "12"), review(2, "21")]]
     return [
         {"id": f"s{n}", "query": f"{HOSTILE} {n}", "response1": f"one {n} {HOSTILE}", "response2": f"two {n}"}
-        | {"layers": [reviews], "roles_calls": [], "human": 1, "verdict": {"winner": 1}}
+        | {"layers": layers, "roles_calls": [], "human": 1, "verdict": {"winner": 1}}
         for n in range(count)
     ]
 
@@ -132,8 +135,14 @@ def test_reviews_are_shown_on_demand_and_make_the_decision_assisted(opened: Watc
     page.keyboard.press("r")
     expect(page.locator("#reviews")).to_be_visible()
     scores = "7 : 2.25" if shown_order("ann", "s0") == "12" else "2.25 : 7"
-    assert page.locator("#reviews h3").all_text_contents() == [f"{scores}  Tone {HOSTILE}"]
-    assert page.locator("#reviews pre").all_text_contents() == [f"because {HOSTILE}"]
+    assert page.locator("#reviews h3").all_text_contents() == [
+        f"{scores}, layer {layer}. Its “Assistant 1” is the {side} response. Tone {HOSTILE}"
+        for layer, side in ((2, "left"), (2, "right"), (1, "left"), (1, "right"))
+    ]
+    own = shown_order("ann", "s0")
+    assert page.locator("#reviews pre").all_text_contents() == [
+        f"because {layer} {order} {HOSTILE}" for layer in (2, 1) for order in (own, own[::-1])
+    ]
     assert page.locator("img").count() == 0 and page.locator("script").count() == 1
     page.keyboard.press("1")
     _at(page, 2, 4, 1)
