@@ -151,7 +151,6 @@ def test_reviews_are_shown_on_demand_and_make_the_decision_assisted(opened: Watc
     _at(page, 3, 4, 2)
     assert [server.decisions.latest["ann", f"s{n}"]["assisted"] for n in range(2)] == [True, False]
     page.keyboard.press("b")
-    page.keyboard.press("b")
     _at(page, 2, 4, 2)
     page.keyboard.press("b")
     _at(page, 1, 4, 2)
@@ -233,4 +232,26 @@ def test_what_was_decided_survives_a_kill_and_a_dead_server_is_told(
     assert process.returncode == 0 and "decisions   ann 2" in said and "cost          not known" in said
     latest = Decisions(tmp_path / "annotations.jsonl").latest
     assert [latest["ann", f"s{n}"]["assisted"] for n in range(2)] == [True, True], "opened before the kill counts"
+    page.close()
+
+
+def test_time_counts_while_the_page_is_seen(browser: Browser, server: AnnotationServer) -> None:
+    """On a clock that the test moves."""
+    page = browser.new_page()
+    page.clock.install(time=0)
+    page.goto(server.address("ann"))
+    _at(page, 1, 4, 0)
+    page.clock.pause_at(60_000)
+    page.keyboard.press("0")
+    _at(page, 2, 4, 1)
+    for hidden, milliseconds in ((False, 3000), (True, 500_000), (False, 4000)):
+        page.evaluate(
+            "(hidden) => { Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });"
+            " document.dispatchEvent(new Event('visibilitychange')); }",
+            hidden,
+        )
+        page.clock.run_for(milliseconds)
+    page.keyboard.press("0")
+    _at(page, 3, 4, 2)
+    assert server.decisions.latest["ann", "s1"]["seconds"] == 7
     page.close()
