@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import hmac
 import json
+import math
 import secrets
-import time
 from collections.abc import Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
@@ -50,8 +52,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._allowed(query.get("token", "")):
             return
         if url.path == "/":
-            page = (files("evaluators.annotation") / "page.html").read_bytes()
-            self._send(200, page, "text/html; charset=utf-8")
+            self._send(200, *_page())
         elif url.path == "/sample":
             self._sample(query.get("annotator", ""), query.get("at", ""))
         else:
@@ -66,25 +67,45 @@ class _Handler(BaseHTTPRequestHandler):
             return
         try:
             body = json.loads(self.rfile.read(int(length)))
-            at, choice, seconds = body["at"], body["choice"], float(body["seconds"])
-            annotator, assisted = str(body["annotator"]), bool(body["assisted"])
+            at, annotator = body["at"], body["annotator"]
+            if not (
+                type(at) is int and 0 <= at < len(self.server.records) and isinstance(annotator, str) and annotator
+            ):
+                raise ValueError
+            if self.path == "/reviews":
+                self._reviews(annotator, self.server.records[at])
+            elif self.path == "/decide":
+                self._decide(annotator, self.server.records[at], body["choice"], float(body["seconds"]))
+            else:
+                self._send(404, b"no such page", "text/plain")
         except (ValueError, KeyError, TypeError):
             self._send(400, b"no decision", "text/plain")
-            return
-        if (
-            not isinstance(at, int)
-            or not 0 <= at < len(self.server.records)
-            or choice not in (0, 1, 2)
-            or not annotator
-        ):
-            self._send(400, b"no decision", "text/plain")
-            return
-        name = self.server.records[at]["id"]
-        order = shown_order(annotator, name)
-        label = choice if order == "12" or choice == 0 else 3 - choice
-        decision = {"annotator": annotator, "id": name, "label": label, "shown": order, "assisted": assisted}
-        self.server.decisions.add({**decision, "seconds": max(seconds, 0.0), "time": time.time()})
+
+    def _decide(self, annotator: str, record: Mapping[str, Any], choice: int, seconds: float) -> None:
+        """Raises ValueError where it is no choice, or no time."""
+        if choice not in (0, 1, 2) or not 0 <= seconds < math.inf:
+            raise ValueError
+        turned = shown_order(annotator, record["id"]) == "21"
+        self.server.decisions.add(annotator, record["id"], _turn(choice, turned), seconds)
         self._send(200, b"{}", "application/json")
+
+    def _reviews(self, annotator: str, record: Mapping[str, Any]) -> None:
+        """The last layer first, which has read the others; in it, those first that saw the responses as this person."""
+        self.server.decisions.open_reviews(annotator, record["id"])
+        order = shown_order(annotator, record["id"])
+        reviews = [
+            {
+                "layer": item["layer"],
+                "role": item["role"],
+                "evidence": item["evidence"],
+                "scores": item["scores"][:: 1 if order == "12" else -1],
+                "turned": item["order"] != order,
+            }
+            for layer in reversed(record["layers"])
+            for item in sorted(layer, key=lambda item: item["order"] != order)
+            if "scores" in item
+        ]
+        self._send(200, json.dumps(reviews).encode(), "application/json")
 
     def _allowed(self, token: str) -> bool:
         origin = self.headers.get("Origin")
@@ -98,32 +119,45 @@ class _Handler(BaseHTTPRequestHandler):
         return ok
 
     def _sample(self, annotator: str, at: str) -> None:
-        records = self.server.records
-        if not annotator or not at.isdecimal() or int(at) >= len(records):
+        """A number, or "next": the first that this annotator has not decided. One past the last has no texts."""
+        records, mine = self.server.records, self.server.decisions.latest
+        open_ = [number for number, other in enumerate(records) if (annotator, other["id"]) not in mine]
+        number = (open_[0] if open_ else len(records)) if at == "next" else int(at) if at.isdecimal() else -1
+        if not annotator or not 0 <= number <= len(records):
             self._send(404, b"no such sample", "text/plain")
             return
-        record = records[int(at)]
-        turned = shown_order(annotator, record["id"]) == "21"
-        responses = [record["response1"], record["response2"]]
-        made = self.server.decisions.latest.get((annotator, record["id"]))
-        done = sum((annotator, other["id"]) in self.server.decisions.latest for other in records)
-        choice = None if made is None else made["label"] if not turned or not made["label"] else 3 - made["label"]
-        found = {"at": int(at), "total": len(records), "done": done, "query": record["query"], "choice": choice}
-        found["responses"] = responses[::-1] if turned else responses
-        found["reviews"] = [
-            {"role": item["role"], "evidence": item["evidence"], "scores": item["scores"][:: -1 if turned else 1]}
-            for layer in record["layers"]
-            for item in layer
-            if "scores" in item
-        ]
+        found: dict[str, Any] = {"at": number, "total": len(records), "done": len(records) - len(open_)}
+        if number < len(records):
+            record = records[number]
+            turned = shown_order(annotator, record["id"]) == "21"
+            responses = [record["response1"], record["response2"]]
+            made = mine.get((annotator, record["id"]))
+            found["query"] = record["query"]
+            found["responses"] = responses[::-1] if turned else responses
+            found["choice"] = None if made is None else _turn(made["label"], turned)
         self._send(200, json.dumps(found).encode(), "application/json")
 
-    def _send(self, status: int, body: bytes, kind: str) -> None:
+    def _send(self, status: int, body: bytes, kind: str, policy: str = "default-src 'none'") -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Cache-Control", "no-store")
+        self.send_header("Content-Security-Policy", policy)
         self.send_header("Referrer-Policy", "no-referrer")
         self.send_header("X-Content-Type-Options", "nosniff")
         self.end_headers()
         self.wfile.write(body)
+
+
+def _page() -> tuple[bytes, str, str]:
+    """The page, its type, and a policy that lets its one script run and ask this server alone."""
+    page = (files("evaluators.annotation") / "page.html").read_bytes()
+    script = page.split(b"<script>", 1)[1].split(b"</script>", 1)[0]
+    digest = base64.b64encode(hashlib.sha256(script).digest()).decode()
+    allowed = f"script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:; connect-src 'self'"
+    return page, "text/html; charset=utf-8", f"default-src 'none'; {allowed}; frame-ancestors 'none'"
+
+
+def _turn(label: int, turned: bool) -> int:
+    """From responses as shown to those of the sample, and back; a tie stays one."""
+    return 3 - label if turned and label else label

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,8 +10,9 @@ from urllib.parse import quote
 
 import tyro
 
-from evaluators.annotation import DECISIONS, Decisions, summary
+from evaluators.annotation import DECISIONS, Decisions
 from evaluators.annotation.server import AnnotationServer
+from evaluators.annotation.summary import Judged, summary
 from evaluators.errors import ConfigError, RunError
 from evaluators.results import VERDICTS, read_records
 
@@ -20,7 +22,7 @@ class AnnotateCommand:
     """People label the pairs of a run in a browser, on this machine alone, with the network's reviews on demand.
 
     Keys: 1 left, 2 right, 0 tie, r reviews, b back. Decisions go to DIR/annotations.jsonl as they are made. Ctrl-C ends
-    it, and prints agreement among people and with the judge, and the time with and without reviews.
+    it, and prints agreement among people and with the judge, time and cost, with and without reviews.
     """
 
     run: Annotated[str, tyro.conf.Positional]
@@ -31,10 +33,21 @@ class AnnotateCommand:
     """Port on 127.0.0.1; a free one if 0."""
     summary: bool = False
     """Only print what the decisions so far come to."""
+    hourly_wage: float | None = None
+    """USD; with it, the cost saved is computed."""
+    judge_cost: float | None = None
+    """USD a sample; if not given, the mean over the samples whose calls were all made and priced in this run."""
+    json: bool = False
+    """Print JSON."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 65536:
             raise ConfigError(f"--port {self.port}: must be from 0 to 65535")
+        for flag, value in (("--hourly-wage", self.hourly_wage), ("--judge-cost", self.judge_cost)):
+            if value is not None and not 0 <= value < math.inf:
+                raise ConfigError(f"{flag} {value}: must be a number of USD, at least 0")
+        if self.hourly_wage == 0:
+            raise ConfigError("--hourly-wage 0: must be more than 0; leave it out if it is not known")
         if not self.annotators or not all(name.strip() for name in self.annotators):
             raise ConfigError("--annotators: name at least one, none empty")
 
@@ -51,9 +64,57 @@ def main(argv: Sequence[str], *, prog: str) -> int:
     decisions = Decisions(Path(wanted.run) / DECISIONS)
     if not wanted.summary:
         _serve(wanted, records, decisions)
-    verdicts = {record["id"]: record["verdict"]["winner"] for record in records}
-    print(json.dumps(summary(list(decisions.latest.values()), verdicts), indent=2))
+    judged = {record["id"]: Judged.of(record) for record in records}
+    found = summary(decisions.latest.values(), judged, hourly_wage=wanted.hourly_wage, judge_cost=wanted.judge_cost)
+    print(json.dumps(found, indent=2) if wanted.json else "\n".join(summary_text(found)))
     return 0
+
+
+def summary_text(found: Mapping[str, Any]) -> list[str]:
+    """Lines for the terminal."""
+    lines = ["decisions   " + (", ".join(f"{name} {n}" for name, n in found["annotators"].items()) or "none")]
+    for name, title in (("all", "all"), ("with_reviews", "with reviews"), ("without_reviews", "without")):
+        people, judge = found["among_people"][name], found["judge"][name]
+        lines.append(f"{title}")
+        lines.append(
+            f"  among people  agreement {_number(people['agreement'])}, kappa {_number(people['kappa'])}"
+            f" (n = {people['n']} pairs of decisions)"
+        )
+        lines.append(
+            f"  with judge    accuracy {_number(judge['accuracy'])}, kappa {_number(judge['kappa'])} (n = {judge['n']}"
+            + (f", {judge['unscored']} unscored left out)" if judge["unscored"] else ")")
+        )
+        if name in found["seconds"]:
+            seconds = found["seconds"][name]
+            lines.append(
+                f"  seconds       mean {_figure(seconds, 1)}, median {_number(seconds['median'], 1)}"
+                f" (n = {seconds['n']})"
+            )
+    saved = found["saved"]
+    lines += [
+        "saved with reviews",
+        f"  time          {_figure(saved['time'])}: {_figure(saved['times_faster'], 2)} times faster",
+    ]
+    if saved["cost"] is not None:
+        lines.append(
+            f"  cost          {_figure(saved['cost'])} at {saved['hourly_wage']:g} USD an hour"
+            f" and {saved['judge_cost']:.4g} USD a sample for the judge"
+        )
+    else:
+        missing = "--hourly-wage" if saved["hourly_wage"] is None else "--judge-cost: no price of the calls is recorded"
+        lines.append(f"  cost          not known; give {missing}")
+    return lines
+
+
+def _figure(one: Mapping[str, float | None], digits: int = 3) -> str:
+    """Value and interval."""
+    if one["low"] is None:
+        return _number(one["value"], digits)
+    return f"{_number(one['value'], digits)} ({_number(one['low'], digits)} to {_number(one['high'], digits)})"
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "not defined" if value is None else f"{value:.{digits}f}"
 
 
 def _serve(wanted: AnnotateCommand, records: list[dict[str, Any]], decisions: Decisions) -> None:

@@ -5,6 +5,7 @@ const PAGE = 50;
 const unpacked = new Map();
 let shown = [];
 let start = 0;
+let current = null;
 
 // Everything that a sample or a model wrote becomes a text node, and is never read as HTML.
 function element(tag, text, ...children) {
@@ -43,18 +44,24 @@ function filter() {
   });
   start = 0;
   list();
+  if (current !== null) document.querySelector("#sample .controls").replaceWith(ways(current));
+}
+
+// On a narrow screen rows are not columns, and cells say what they are.
+function cell(name, text) {
+  const made = element("td", text);
+  made.dataset.name = name;
+  return made;
 }
 
 function list() {
   const rows = shown.slice(start, start + PAGE).map((at) => {
     const sample = samples[at];
-    const open = element("button", sample.id);
-    open.type = "button";
-    open.addEventListener("click", () => show(at));
-    const margin = element("td", sample.margin === null ? "" : sample.margin.toFixed(2));
+    const open = button(sample.id, () => show(at));
+    const margin = cell("margin", sample.margin === null ? "–" : sample.margin.toFixed(2));
     margin.className = "n";
     const row = element("tr", null, element("td", null, open), element("td", sample.family),
-      element("td", say(sample.human)), element("td", say(sample.winner)), margin, element("td", sample.query));
+      cell("people", say(sample.human)), cell("judge", say(sample.winner)), margin, element("td", sample.query));
     if (sample.human !== null && sample.human !== sample.winner) row.className = "wrong";
     return row;
   });
@@ -66,16 +73,40 @@ function list() {
 }
 
 function reviewOf(item, number) {
-  const head = `layer ${number}, neuron ${item.neuron}, ${item.order === "12" ? "1" : "2"} shown first`;
+  const role = item.role ? `, ${item.role.split(":")[0].slice(0, 60)}` : "";
+  const head = `layer ${number}, neuron ${item.neuron}${role}, response ${item.order === "12" ? "1" : "2"} is its Assistant 1`;
   const score = item.scores ? item.scores.map((score) => +score.toFixed(2)).join(" : ") : "unscored";
   const by = item.judge.length ? `, by ${item.judge.join(", ")}` : "";
   return element("details", null, element("summary", `${head}${by}: ${score}`),
     element("pre", item.role || ""), element("pre", item.evidence ?? item.reason));
 }
 
+function button(text, act) {
+  const made = element("button", text);
+  made.type = "button";
+  made.disabled = act === null;
+  made.addEventListener("click", act);
+  return made;
+}
+
+// To its neighbours in the list as it is filtered, and back to the list.
+function ways(at) {
+  const here = shown.indexOf(at);
+  const to = (place) => (here >= 0 && place in shown ? () => show(shown[place]) : null);
+  const reviews = () => {
+    const all = [...document.querySelectorAll("#sample details")];
+    const open = !all.every((one) => one.open);
+    for (const one of all) one.open = open;
+  };
+  const made = element("div", null, button("Previous sample", to(here - 1)), button("Next sample", to(here + 1)),
+    button("All reviews", reviews), button("List", () => document.getElementById("which").scrollIntoView()));
+  made.className = "controls";
+  return made;
+}
+
 async function show(at) {
   const sample = await network(at);
-  const parts = [element("h3", `Sample ${sample.id}`),
+  const parts = [ways(at), element("h3", `Sample ${sample.id}`),
     element("p", `family ${sample.family}; people: ${say(sample.human)}; judge: ${say(sample.verdict.winner)}` +
       (sample.verdict.scores ? `, ${sample.verdict.scores.map((score) => score.toFixed(2)).join(" : ")}` : "") +
       (sample.verdict.reason ? `; ${sample.verdict.reason}` : "")),
@@ -90,6 +121,7 @@ async function show(at) {
   parts.push(element("ol", null, ...sample.roles.map((role) => element("li", role.focus ? `${role.name}: ${role.focus}` : role.name))));
   parts.push(...sample.roles_failures.map((reason) => element("p", `failed: ${reason}`)), element("h4", "Reviews"));
   sample.layers.forEach((layer, number) => parts.push(...layer.map((item) => reviewOf(item, number + 1))));
+  current = at;
   document.getElementById("sample").replaceChildren(...parts);
   document.getElementById("sample").scrollIntoView();
   history.replaceState(null, "", `#${encodeURIComponent(sample.id)}`);

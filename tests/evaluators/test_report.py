@@ -1,11 +1,9 @@
-"""The page in a browser: hostile texts are shown, not run; nothing is asked of any server."""
+"""The page as written: hostile texts are no elements in it, and no address stands in it. In a browser: *_browser.py."""
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -39,7 +37,7 @@ def _run(judge: Callable[..., Done], folder: Path) -> Path:
     return folder / "r" / "report.html"
 
 
-def test_the_report_shows_hostile_texts_and_runs_none(judge: Callable[..., Done], tmp_path: Path) -> None:
+def test_hostile_texts_are_no_elements_of_the_report(judge: Callable[..., Done], tmp_path: Path) -> None:
     page = _run(judge, tmp_path)
     text = page.read_text()
     parser = _Elements()
@@ -51,21 +49,6 @@ def test_the_report_shows_hostile_texts_and_runs_none(judge: Callable[..., Done]
     assert "default-src 'none'" in text
     figures = json.loads((tmp_path / "r" / "metrics.json").read_text())["statistics"]
     assert figures["samples"] == 60 and f"{figures['agreement']['scored']['accuracy']['value']:.3f}" in text
-    browser = shutil.which("chromium")
-    if browser is None:
-        return
-    flags = ("--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--virtual-time-budget=4000")
-    opened = subprocess.run(
-        [browser, *flags, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    shown = _Elements()
-    shown.feed(opened.stdout)
-    assert "CONSOLE" not in opened.stderr
-    assert "<title>Judge's report: r</title>" in opened.stdout
-    assert "1 to 50 of 60" in opened.stdout and not [tag for tag, _ in shown.found if tag == "img"]
 
 
 def test_a_report_of_no_run_is_refused(judge: Callable[..., Done], tmp_path: Path) -> None:
