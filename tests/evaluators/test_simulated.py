@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from statistics import NormalDist, fmean
 
 import pytest
@@ -108,9 +109,20 @@ def test_rounded_scores_tie():
     assert all((j.verdict.margin or 0) == pytest.approx(round(j.verdict.margin or 0)) for j in found)
 
 
-@pytest.mark.parametrize("argument", ["skill=1", "gap", "gap=x", "gap=-1", "gap=nan"])
-def test_wrong_parameters_are_refused(argument):
-    with pytest.raises(ConfigError, match="NAME=NUMBER"):
+@pytest.mark.parametrize(
+    ("argument", "why"),
+    [
+        *((wrong, "NAME=NUMBER") for wrong in ("talent=1", "gap", "gap=x", "gap=-1", "gap=nan", "gap=inf")),
+        ("skill=1", "'skill=1': must be below 1"),
+        ("mix=1.5", "'mix=1.5': must be at most 1"),
+        ("skill=0.7,sample=1", "sample has no effect beside skill"),
+        ("persuaded=0.4,herd=1", "herd has no effect beside persuaded"),
+        ("rho=0.1", "rho belongs to skill"),
+        ("skill=0.7,role=0,review=0", "needs role or review above 0"),
+    ],
+)
+def test_wrong_parameters_are_refused(argument, why):
+    with pytest.raises(ConfigError, match=re.escape(why)):
         Simulated(argument, Backend())
 
 
