@@ -86,7 +86,7 @@ class Population:
 
 
 class _View(NamedTuple):
-    """A place as noise sees it, which belongs to the responses, not to their numbers: swapping them swaps the verdict."""
+    """A place as noise sees it. Noise belongs to the responses, not to their numbers: swapping them swaps a verdict."""
 
     texts: str
     """Both responses, in an order of their own."""
