@@ -144,23 +144,25 @@ class Simulated:
         """Score of the response shown first minus that of the other, before rounding."""
         p = self.population
         own = [review for review in place.seen if (review.neuron, review.order) == (place.neuron, place.order)]
-        if not own:  # layer 1, or its review failed
+        if not own:  # layer 1, or its own review failed
             return self._opinion(place)
         before = fmean(_difference(review, place.order) for review in own)
         if p.persuaded or p.misled:
             return -before if self._changes_its_mind(place, before) else before
+        return self._mixed(place, before)
+
+    def _mixed(self, place: Place, before: float) -> float:
+        p, name = self.population, place.pair.id
         others = [_difference(review, place.order) for review in place.seen if review.neuron != place.neuron]
         mixed = (1 - p.mix) * before + p.mix * fmean(others) if others else before
-        own_text, turn, shown, straight = _view(place)
-        error = p.review * self._normal(
-            place.pair.id, own_text, "review", place.layer, place.neuron, straight, place.index
-        )
-        error += p.herd * self._normal(place.pair.id, own_text, "herd", place.layer)
+        own, turn, shown, straight = _view(place)
+        error = p.review * self._normal(name, own, "review", place.layer, place.neuron, straight, place.index)
+        error += p.herd * self._normal(name, own, "herd", place.layer)
         return mixed + shown * turn * error
 
     def _changes_its_mind(self, place: Place, before: float) -> bool:
         p, pair = self.population, place.pair
-        own_text, _, shown, straight = _view(place)
+        own, _, shown, straight = _view(place)
         side = shown * {1: 1, 2: -1}.get(int(pair.human or 0), 0)  # the sign of d that is right
         seen = [side * _difference(review, place.order) for review in place.seen]
         chance = 0.0
@@ -168,8 +170,8 @@ class Simulated:
             chance = p.persuaded
         elif side * before > 0 and min(seen) < 0:
             chance = p.misled
-        about = (pair.id, own_text, "persuasion", place.layer, place.neuron, straight, place.index)
-        return self._uniform(*about) < chance
+        draw = self._uniform(pair.id, own, "persuasion", place.layer, place.neuron, straight, place.index)
+        return draw < chance
 
     def _opinion(self, place: Place) -> float:
         p, pair = self.population, place.pair
