@@ -113,7 +113,7 @@ class Simulated:
     concurrency: int | None = None
 
     def __init__(self, argument: str, backend: Backend) -> None:
-        self.population = _parsed(argument, backend.seed)
+        self.population = parse_population(argument, seed=backend.seed)
         self.name = f"simulated:{argument}"
         self.identity = f"simulated:{self.population}"
 
@@ -236,31 +236,39 @@ _INSTEAD_OF = {
 """Parameter -> those that have no effect beside it."""
 
 
-def _parsed(argument: str, seed: int) -> Population:
+def parse_population(text: str, *, seed: int = 0, flag: str = "--judge simulated:") -> Population:
+    """From `gap=1,sample=0.7,...`.
+
+    Args:
+        flag: what the text stands behind, for the message.
+
+    Raises:
+        ConfigError: no such parameter, a value out of range, or one that has no effect beside another.
+    """
+
+    def refused(why: str) -> ConfigError:
+        return ConfigError(f"{flag}{text}: {why}")
+
     known = {field.name for field in fields(Population)}
     values: dict[str, float] = {}
-    for part in filter(None, argument.split(",")):
+    for part in filter(None, text.split(",")):
         name, _, value = part.partition("=")
         try:
             values[name] = float(value)
         except ValueError:
             name = ""
         if name not in known or not 0 <= values[name] < math.inf:
-            raise _refused(argument, f"{part!r}: write NAME=NUMBER (at least 0); names: {', '.join(sorted(known))}")
+            raise refused(f"{part!r}: write NAME=NUMBER (at least 0); names: {', '.join(sorted(known))}")
         if (name in _BELOW_1 and values[name] >= 1) or (name in _AT_MOST_1 and values[name] > 1):
-            raise _refused(argument, f"{part!r}: must be {'below' if name in _BELOW_1 else 'at most'} 1")
+            raise refused(f"{part!r}: must be {'below' if name in _BELOW_1 else 'at most'} 1")
     for name, others in _INSTEAD_OF.items():
         if values.get(name) and (idle := [other for other in others if other in values]):
-            raise _refused(argument, f"{idle[0]} has no effect beside {name}; leave one of them out")
+            raise refused(f"{idle[0]} has no effect beside {name}; leave one of them out")
     if values.get("skill"):
         values["sample"] = 0.0
     elif values.get("rho"):
-        raise _refused(argument, "rho belongs to skill; write skill=0.7,rho=0.1")
+        raise refused("rho belongs to skill; write skill=0.7,rho=0.1")
     population = Population(**{"seed": float(seed), **values})
     if population.skill and not population.spread:
-        raise _refused(argument, "skill: needs role or review above 0, the noise that makes a review wrong")
+        raise refused("skill: needs role or review above 0, the noise that makes a review wrong")
     return population
-
-
-def _refused(argument: str, why: str) -> ConfigError:
-    return ConfigError(f"--judge simulated:{argument}: {why}")
