@@ -159,14 +159,15 @@ def test_a_width_with_independent_errors(tmp_path: Path) -> None:
             assert near(credit(narrower(found, n), "vote-all"), theory.condorcet(p, n), count), (p, n)
 
 
-@pytest.mark.parametrize(("mean", "rho"), [(0.7, 0.1), (0.7, 0.3), (0.8, 0.67)])
-def test_b_width_with_correlated_errors(tmp_path: Path, mean: float, rho: float) -> None:
-    count, width = 600, 9
+@pytest.mark.parametrize(
+    ("mean", "rho", "width", "count"), [(0.7, 0.1, 9, 600), (0.7, 0.3, 9, 600), (0.8, 0.67, 3, 2000)]
+)
+def test_b_width_with_correlated_errors(tmp_path: Path, mean: float, rho: float, width: int, count: int) -> None:
     run = judge(
         tmp_path / "r", f"skill={mean},rho={rho},role=0", balanced(count), width=width, depth=1, both_orders=False,
         aggregation="vote-all",
     )  # fmt: skip
-    for n in (1, 3, 9):
+    for n in (n for n in (1, 3, 9) if n <= width):
         assert near(credit(narrower(run, n), "vote-all"), theory.beta_binomial(mean, rho, n), count), n
     right = np.array([[(r.scores[0] > r.scores[1]) == (s.human == 1) for r in s.layers[0]] for s in run.samples])
     # Two votes of a sample are right together with probability m^2 + rho m (1 - m).
@@ -200,19 +201,19 @@ def test_c_width_in_both_orders_and_in_one(tmp_path: Path) -> None:
             assert near(row["one_order_mc(b=.8)"], theory.right(1, error(int(n), 1), 0.8), DRAWS)
         assert theory.right(1, 0.7**2) == pytest.approx(rows["ceiling_n->inf"], abs=5.1e-5)
 
-    count = 400
+    count = 1000
     run = judge(
-        tmp_path / "r", "gap=1,sample=0.7,role=1,review=1,position=0.8", balanced(count), width=16, depth=1,
+        tmp_path / "r", "gap=1,sample=0.7,role=1,review=1,position=0.8", balanced(count), width=8, depth=1,
         aggregation="mean-all",
     )  # fmt: skip
-    for n in (1, 2, 4, 8, 16):
+    for n in (1, 2, 4, 8):
         samples = narrower(run, n)
         assert near(credit(samples, "mean-all"), theory.right(1, error(n, 2)), count), n
         one = sum(s.in_order("12", "mean-all", 0) == s.human for s in samples) / count
         assert near(one, theory.right(1, error(n, 1), 0.8), count), n
     # Kappa is 2 accuracy - 1 where both sides say 1 and 2 equally often.
     scored = score(run, draws=200)["agreement"]["scored"]
-    expected = theory.right(1, error(16, 2))
+    expected = theory.right(1, error(8, 2))
     assert near((scored["kappa"]["value"] + 1) / 2, expected, count)
     assert near(scored["accuracy"]["value"], expected, count)
 
@@ -391,3 +392,17 @@ def test_h_depth_by_persuasion(tmp_path: Path, name: str, helps: bool) -> None:
     assert near(credit(run.samples, "vote-all"), exact.both, count)
     by_sample = ((differences(run, 1) > 0) == np.array([[s.human == 1] for s in run.samples])).mean(1)
     assert abs(by_sample.mean() - exact.neuron) < 4 * by_sample.std() / math.sqrt(count)
+
+
+def test_h_who_is_persuaded_is_exactly_who_sees_a_right_review(tmp_path: Path) -> None:
+    """With certain persuasion the second layer follows from the first, neuron by neuron."""
+    run = judge(
+        tmp_path / "r", "skill=0.5,role=0,persuaded=1", balanced(100), width=6, depth=2, connection="window:2",
+        both_orders=False, aggregation="vote-last",
+    )  # fmt: skip
+    sign = np.array([[1 if s.human == 1 else -1] for s in run.samples])
+    before, after = (differences(run, layer) * sign > 0 for layer in (0, 1))
+    seen = np.pad(before, ((0, 0), (1, 1)))
+    expected = before | seen[:, :-2] | seen[:, 2:]
+    assert (after == expected).all()
+    assert 0 < before.mean() < expected.mean() < 1
