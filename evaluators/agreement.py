@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+from evaluators.metrics import of_counts
 
 
 @dataclass(frozen=True)
@@ -14,38 +15,21 @@ class Agreement:
     samples: int
     unscored: int
     labels: tuple[int, ...]
-    """1, 2, and 0 (tie) if people or the judge say it."""
+    """Those that people or the judge use, of 1, 2 and 0 (tie); macro-F1 is the mean over them."""
     accuracy: float | None
     macro_f1: float | None
     kappa: float | None
-    """Cohen's; None where it is not defined (no sample, or one label only on both sides)."""
+    """Cohen's; None where it is not defined (no sample, or one label on both sides)."""
 
 
 def agreement(counts: Mapping[tuple[int, int | None], int]) -> Agreement:
-    """Accuracy, macro-F1 over `labels` and Cohen's kappa.
+    """The figures of `metrics.of_counts` on the scored samples.
 
     Args:
         counts: (human label, winner; None for unscored) -> number of samples.
     """
-    scored = {pair: count for pair, count in counts.items() if pair[1] is not None and count}
+    scored = {(human, winner): count for (human, winner), count in counts.items() if winner is not None and count}
     unscored = sum(count for (_, winner), count in counts.items() if winner is None)
-    labels = tuple(label for label in (1, 2, 0) if label or any(0 in pair for pair in scored))
-    if not scored:
-        return Agreement(0, unscored, labels, None, None, None)
-    # Late: it takes a second, which --help should not.
-    from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score
-
-    human = [pair[0] for pair in scored]
-    judge = [pair[1] for pair in scored]
-    weights = list(scored.values())
-    # sklearn divides by the expected disagreement, which is 0 where one label is all there is.
-    defined = len(set(human) | set(judge)) > 1
-    kappa = float(cohen_kappa_score(human, judge, sample_weight=weights)) if defined else math.nan
-    return Agreement(
-        sum(weights),
-        unscored,
-        labels,
-        float(accuracy_score(human, judge, sample_weight=weights)),
-        float(f1_score(human, judge, labels=labels, average="macro", sample_weight=weights, zero_division=0.0)),
-        None if math.isnan(kappa) else kappa,
-    )
+    used = {label for cell in scored for label in cell}
+    labels = tuple(label for label in (1, 2, 0) if label in used)
+    return Agreement(sum(scored.values()), unscored, labels, *of_counts(scored, labels))

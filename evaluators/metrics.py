@@ -8,21 +8,25 @@ docs/trusting_the_judge.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
 
 Unscored = Literal["exclude", "wrong"]
 _NO_VERDICT = -1
 
 
+class Figures(NamedTuple):
+    """Agreement of verdicts with people; None where a figure is not defined."""
+
+    accuracy: float | None
+    macro_f1: float | None
+    kappa: float | None
+
+
 def accuracy(human: Sequence[int], judge: Sequence[int | None], *, unscored: Unscored = "exclude") -> float | None:
     """Share of samples where the judge says what people say; None where no sample counts."""
-    people, verdicts = _counted(human, judge, unscored)
-    if not people:
-        return None
-    from sklearn.metrics import accuracy_score
-
-    return float(accuracy_score(people, verdicts))
+    return of_counts(_counted(human, judge, unscored)).accuracy
 
 
 def macro_f1(
@@ -38,24 +42,12 @@ def macro_f1(
         labels: those of the mean; if not given, those that people or the judge use. A label that neither uses has no
             F1 (0/0) and is left out of the mean.
     """
-    people, verdicts = _counted(human, judge, unscored)
-    used = sorted({*people, *verdicts} - {_NO_VERDICT})
-    wanted = used if labels is None else [label for label in labels if label in used]
-    if not wanted:
-        return None
-    from sklearn.metrics import f1_score
-
-    return float(f1_score(people, verdicts, labels=wanted, average="macro", zero_division=0.0))
+    return of_counts(_counted(human, judge, unscored), labels).macro_f1
 
 
 def cohen_kappa(human: Sequence[int], judge: Sequence[int | None], *, unscored: Unscored = "exclude") -> float | None:
     """(p_o - p_e) / (1 - p_e), Cohen 1960; None where chance explains everything (p_e = 1: one label on both sides)."""
-    people, verdicts = _counted(human, judge, unscored)
-    if len({*people, *verdicts}) < 2:
-        return None
-    from sklearn.metrics import cohen_kappa_score
-
-    return float(cohen_kappa_score(people, verdicts))
+    return of_counts(_counted(human, judge, unscored)).kappa
 
 
 def order_agreement(order12: Sequence[int | None], order21: Sequence[int | None]) -> float | None:
@@ -95,31 +87,43 @@ def ceilings(human: Sequence[int]) -> dict[str, dict[str, float | None]]:
         return {}
     share = {label: sum(person == label for person in human) / n for label in (1, 2, 0)}
     half = share[0] / 2
+
+    def table(shares: dict[tuple[int, int], float]) -> dict[str, float | None]:
+        return of_counts(shares, [label for label in share if share[label]])._asdict()
+
     return {
-        "never_tie": _of_table({(1, 1): share[1], (2, 2): share[2], (0, 1): half, (0, 2): half}),
-        "always_1": _of_table({(label, 1): part for label, part in share.items()}),
-        "coin": _of_table({(label, side): part / 2 for label, part in share.items() for side in (1, 2)}),
+        "never_tie": table({(1, 1): share[1], (2, 2): share[2], (0, 1): half, (0, 2): half}),
+        "always_1": table({(label, 1): part for label, part in share.items()}),
+        "coin": table({(label, side): part / 2 for label, part in share.items() for side in (1, 2)}),
     }
 
 
-def _of_table(table: dict[tuple[int, int], float]) -> dict[str, float | None]:
-    cells = [(person, verdict, part) for (person, verdict), part in table.items() if part]
+def of_counts(counts: Mapping[tuple[int, int], float], labels: Sequence[int] | None = None) -> Figures:
+    """The three figures from a table (human label, verdict) -> how many samples, or which share of them.
+
+    Args:
+        labels: as in `macro_f1`.
+    """
+    cells = [(person, verdict, part) for (person, verdict), part in counts.items() if part]
     people, verdicts, weights = ([cell[at] for cell in cells] for at in range(3))
+    used = {*people, *verdicts} - {_NO_VERDICT}
+    wanted = sorted(used if labels is None else used.intersection(labels))
+    if not cells:
+        return Figures(None, None, None)
+    # Late: it takes a second, which --help should not.
     from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score
 
-    labels = sorted({*people})
-    return {
-        "accuracy": float(accuracy_score(people, verdicts, sample_weight=weights)),
-        "macro_f1": float(
-            f1_score(people, verdicts, labels=labels, average="macro", sample_weight=weights, zero_division=0.0)
-        ),
-        "kappa": None
-        if len({*people, *verdicts}) < 2
-        else float(cohen_kappa_score(people, verdicts, sample_weight=weights)),
-    }
+    return Figures(
+        float(accuracy_score(people, verdicts, sample_weight=weights)),
+        float(f1_score(people, verdicts, labels=wanted, average="macro", sample_weight=weights, zero_division=0.0))
+        if wanted
+        else None,
+        # p_e = 1: sklearn would divide by 0.
+        float(cohen_kappa_score(people, verdicts, sample_weight=weights)) if len({*people, *verdicts}) > 1 else None,
+    )
 
 
-def _counted(human: Sequence[int], judge: Sequence[int | None], unscored: Unscored) -> tuple[list[int], list[int]]:
+def _counted(human: Sequence[int], judge: Sequence[int | None], unscored: Unscored) -> Counter[tuple[int, int]]:
     _same_length(human, judge)
     for label in human:
         if label not in (0, 1, 2):
@@ -129,8 +133,10 @@ def _counted(human: Sequence[int], judge: Sequence[int | None], unscored: Unscor
     for verdict in judge:
         if verdict not in (0, 1, 2, None):
             raise ValueError(f"verdict {verdict!r}: must be 1, 2, 0 (tie) or None (unscored)")
-    rows = [(a, b) for a, b in zip(human, judge, strict=True) if b is not None or unscored == "wrong"]
-    return [int(a) for a, _ in rows], [_NO_VERDICT if b is None else int(b) for _, b in rows]
+    rows = zip(human, judge, strict=True)
+    return Counter(
+        (int(a), _NO_VERDICT if b is None else int(b)) for a, b in rows if b is not None or unscored == "wrong"
+    )
 
 
 def _same_length(one: Sequence[object], other: Sequence[object]) -> None:

@@ -77,9 +77,8 @@ def _judges(wanted: PowerCommand) -> tuple[float, float, float]:
             raise ConfigError("--pilot: one of the judges is always right or always wrong; judge more samples")
         accuracy = found["difference"]["accuracy"]
         return accuracy["first"], accuracy["second"], found["error_correlation"]
-    from evaluators.judges import Backend
-    from evaluators.judges.simulated import Simulated
+    from evaluators.judges.simulated import parse_population
 
-    population = Simulated(wanted.population or "", Backend()).population
+    population = parse_population(wanted.population or "", flag="--population ")
     first, second = (expected_accuracy(population, width) for width in wanted.widths)
     return first, second, error_correlation(population, wanted.widths)

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evaluators.errors import ConfigError
 from evaluators.judges.simulated import Population
@@ -83,12 +84,23 @@ def expected_accuracy(population: Population, width: int) -> float:
     """Of a simulated population's mean score in both orders at depth 1: 1/2 + arctan(gap / s) / pi.
 
     s^2 = sample^2 + role^2 / n + review^2 / 2n is the variance of the mean's error. The position bias cancels. With a
-    `fixed` gap it is Phi(gap / s).
+    `fixed` gap it is Phi(gap / s), with `skill` the mean of Phi(q / s) over 20,000 quantiles of q.
     """
     s = math.sqrt(_shared(population, width, width))
+    if population.skill:
+        from scipy.special import ndtr
+
+        return float(ndtr(_skilled(population, (np.arange(20_000) + 0.5) / 20_000) / s).mean())
     if population.fixed:
         return 1.0 if s == 0 else 0.5 * math.erfc(-population.gap / s / math.sqrt(2))
     return 0.5 + math.atan2(population.gap, s) / math.pi
+
+
+def _skilled(population: Population, quantiles: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Gaps q of samples that are as hard as `skill` and `rho` say."""
+    from scipy.special import ndtri
+
+    return np.asarray(population.spread * ndtri(population.chance_at(quantiles)))
 
 
 def _shared(population: Population, width: int, wider: int) -> float:
@@ -102,7 +114,12 @@ def error_correlation(population: Population, widths: tuple[int, int], *, draws:
     narrow, wide = min(widths), max(widths)
     variance_wide = _shared(population, wide, wide)
     more = _shared(population, narrow, narrow) - variance_wide
-    gap = np.full(draws, population.gap) if population.fixed else population.gap * np.abs(random.standard_normal(draws))
+    if population.skill:
+        gap = _skilled(population, random.random(draws))
+    elif population.fixed:
+        gap = np.full(draws, population.gap)
+    else:
+        gap = population.gap * np.abs(random.standard_normal(draws))
     error = math.sqrt(variance_wide) * random.standard_normal(draws)
     wrong_wide = gap + error < 0
     wrong_narrow = gap + error + math.sqrt(max(more, 0.0)) * random.standard_normal(draws) < 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score
 
 from evaluators import metrics
+from evaluators.agreement import Agreement, agreement
 from evaluators.errors import RunError
 from evaluators.statistics import tables
 from evaluators.statistics.bootstrap import bootstrap, cluster_sums, resampled
@@ -96,6 +98,20 @@ def test_one_table_and_many_at_once_are_what_sklearn_says(seed: int) -> None:
         ):
             assert own == pytest.approx(expected, abs=1e-12)
             assert float(vectorised(sums)) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_run_counts_as_the_functions_do_and_an_absent_label_has_no_f1(seed: int) -> None:
+    human, judge = _random(seed)
+    found = agreement(Counter(zip(human, judge, strict=True)))
+    assert found.samples + found.unscored == len(human)
+    assert found.accuracy == pytest.approx(metrics.accuracy(human, judge), abs=1e-12)
+    assert found.macro_f1 == pytest.approx(metrics.macro_f1(human, judge), abs=1e-12)
+    assert found.kappa == pytest.approx(metrics.cohen_kappa(human, judge), abs=1e-12)
+    alone = agreement({(1, 1): 3, (1, None): 1})
+    assert (alone.samples, alone.unscored, alone.labels) == (3, 1, (1,))
+    assert (alone.accuracy, alone.macro_f1, alone.kappa) == (1, metrics.macro_f1([1, 1, 1], [1, 1, 1]), None)
+    assert agreement({(1, None): 2}) == Agreement(0, 2, (), None, None, None)
 
 
 def test_what_is_not_defined_is_none_and_what_is_no_label_is_refused() -> None:
