@@ -144,7 +144,7 @@ def worker(options: dict) -> None:
             "checkpoint (s)": f"{median(saves):.2f}",
         }
         print("\n" + json.dumps(figures), flush=True)
-    trainer.logbook.close()
+    trainer.close()
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ from accelerate.utils import (
     FullyShardedDataParallelPlugin,
     InitProcessGroupKwargs,
 )
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from lab import extensions
 from lab.config import RunConfig
@@ -73,6 +75,17 @@ def make_accelerator(run: RunConfig) -> Accelerator:
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         _configure_deepspeed(accelerator, run)
     return accelerator
+
+
+def leave(accelerator: Accelerator, model: nn.Module) -> None:
+    """End the trackers and the process group; the model cannot be trained any more.
+
+    DDP's reducer must go while the group is still there. As the group's last owner it would end gloo's threads while it
+    holds Python's lock, for which such a thread may be waiting to let go of a tensor: the process would never end.
+    """
+    if isinstance(model, DistributedDataParallel):
+        del model.reducer, model.logger  # the logger owns the reducer too
+    accelerator.end_training()
 
 
 def _use_fsdp_on_cpu(accelerator: Accelerator) -> None:

@@ -58,10 +58,9 @@ class Logbook:
         self._clock = (time.monotonic(), self._progress.tokens)
 
     def close(self) -> None:
-        """Close them, and leave the process group."""
+        """Close metrics.jsonl."""
         if self._metrics is not None:
             self._metrics.close()
-        self._accelerator.end_training()
 
     def record(self, figures: dict[str, Any]) -> None:
         """Write figures down, with step and tokens; trackers get the numbers among them."""

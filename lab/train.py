@@ -24,6 +24,7 @@ from lab.data import Corpus
 from lab.data.packing import IGNORED
 from lab.diagnostics import after_checkpoint, start_watcher
 from lab.diagnostics.probe_source import of_blocks
+from lab.distributed import leave
 from lab.errors import ConfigError, RunError, UserError
 from lab.evaluate import evaluate
 from lab.flops import flops_per_token, peak_flops
@@ -141,10 +142,15 @@ class Trainer:
         try:
             complete = self._loop(self.stop_request)
         except UserError:  # all ranks raise it; after other errors the process group cannot be left in order
-            self.logbook.close()
+            self.close()
             raise
-        self.logbook.close()
+        self.close()
         return complete
+
+    def close(self) -> None:
+        """Close the logbook and leave the process group."""
+        self.logbook.close()
+        leave(self.accelerator, self.model)
 
     def _loop(self, stop_request: StopRequest) -> bool:
         run, steps = self.run_config, self.run_config.steps

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests.lab.conftest import OUTPUT, ranks_of
 
 TROUBLE = Path(__file__).with_name("rank_trouble.py")
 ENDLESS = {"train__steps": 50000, "eval__every": 0, "checkpoint__every": 0, "train__micro_batch": 2}
+ROOT = Path(__file__).parents[2]
 SLOW = pytest.mark.slow
 BOUND_S = 60
 """In which a run that lost a rank must have ended: a few seconds, and the launcher's 30 s of grace."""
@@ -33,6 +35,27 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], outp
         assert process.poll() is None, output.read_text()
         assert time.monotonic() < end, f"it did not happen in time: {output.read_text()}"
         time.sleep(0.01)
+
+
+LEAVING = """
+from types import SimpleNamespace
+import torch, torch.distributed as dist
+from lab.distributed import leave
+def run():
+    model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(4, 4))
+    dist.all_gather([torch.zeros(1000)], torch.ones(1000))
+    leave(SimpleNamespace(end_training=dist.destroy_process_group), model)
+for number in range(200):
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    run()
+print("left")
+"""
+
+
+def test_a_process_can_leave_while_gloo_still_lets_go_of_a_tensor() -> None:
+    """Without DDP's reducer gone first, one of some dozens of processes stayed for ever."""
+    done = subprocess.run([sys.executable, "-c", LEAVING], capture_output=True, text=True, timeout=200, cwd=ROOT)
+    assert done.returncode == 0 and done.stdout == "left\n", done.stderr
 
 
 def recorded(run_dir: Path) -> int:
@@ -123,7 +146,12 @@ def test_sigterm_to_the_launcher_saves_and_a_kill_in_a_checkpoint_loses_only_it(
 
     process = launched(2, *flags(resume="latest", **common))
     partial = checkpoint.partial(checkpoint.path_of(run_dir, 60))
+    wait_for(lambda: len(ranks_of(process)) == 2, process, output)
+    ranks = ranks_of(process)
     wait_for(partial.exists, process, output)
+    # The ranks have sessions of their own: they would save on without their launcher.
+    for rank in ranks.values():
+        rank.kill()
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert checkpoint.all_steps(run_dir)[-1] < 60, "the kill came too late to show anything"
