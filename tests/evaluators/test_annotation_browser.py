@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from evaluators.annotation import Decisions, shown_order
 from evaluators.annotation.server import AnnotationServer
-from tests.evaluators.browsing import Watched, chromium
+from tests.browsing import Watched, chromium
 from tests.evaluators.conftest import ROOT
 
 pytestmark = pytest.mark.browser

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.evaluators.browsing import Watched, chromium
+from tests.browsing import Watched, chromium
 from tests.evaluators.conftest import ROOT
 
 pytestmark = pytest.mark.browser
