@@ -1,1 +1,1 @@
-"""The subcommands of `depthlab judge`, one file each."""
+"""The subcommands of `depthlab judge`, one file each; bootstrap.py is what several of them share."""

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from evaluators.commands.bootstrap import check_bootstrap
 from evaluators.commands.metrics import figure_text
 from evaluators.errors import ConfigError, RunError
 from evaluators.metrics_file import write_json
@@ -34,10 +35,7 @@ class CalibrateCommand:
     def __post_init__(self) -> None:
         if not 0 < self.share < 1:
             raise ConfigError(f"--share {self.share:g}: must be between 0 and 1")
-        if self.seed < 0:
-            raise ConfigError(f"--seed {self.seed}: must be at least 0")
-        if self.draws < 100:
-            raise ConfigError(f"--draws {self.draws}: must be at least 100")
+        check_bootstrap(self.draws, self.seed)
 
 
 def main(argv: Sequence[str], *, prog: str) -> int:

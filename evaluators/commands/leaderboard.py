@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from evaluators.commands.bootstrap import check_bootstrap
 from evaluators.commands.metrics import figure_text
 from evaluators.errors import ConfigError, RunError
 from evaluators.show import printable
@@ -43,10 +44,7 @@ class LeaderboardCommand:
     def __post_init__(self) -> None:
         if bool(self.runs) == (self.data is not None):
             raise ConfigError("name the folders of runs, or a file of labelled samples with --data")
-        if self.draws < 100:
-            raise ConfigError(f"--draws {self.draws}: must be at least 100")
-        if self.seed < 0:
-            raise ConfigError(f"--seed {self.seed}: must be at least 0")
+        check_bootstrap(self.draws, self.seed)
 
 
 def main(argv: Sequence[str], *, prog: str) -> int:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from evaluators.commands.bootstrap import check_bootstrap
 from evaluators.errors import ConfigError
 from evaluators.metrics_file import write_json, write_statistics
 
@@ -31,10 +32,7 @@ class MetricsCommand:
     def __post_init__(self) -> None:
         if not 1 <= len(self.runs) <= 2:
             raise ConfigError(f"RUN: name the folder of one run, or of two to compare; {len(self.runs)} given")
-        if self.draws < 100:
-            raise ConfigError(f"--draws {self.draws}: must be at least 100")
-        if self.seed < 0:
-            raise ConfigError(f"--seed {self.seed}: must be at least 0")
+        check_bootstrap(self.draws, self.seed)
 
 
 def main(argv: Sequence[str], *, prog: str) -> int:

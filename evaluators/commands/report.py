@@ -8,8 +8,9 @@ from typing import Annotated
 
 import tyro
 
+from evaluators.commands.bootstrap import check_bootstrap
 from evaluators.commands.metrics import score_text
-from evaluators.errors import ConfigError, RunError
+from evaluators.errors import RunError
 from evaluators.metrics_file import write_statistics
 
 
@@ -30,10 +31,7 @@ class ReportCommand:
     """Seed of the bootstrap."""
 
     def __post_init__(self) -> None:
-        if self.draws < 100:
-            raise ConfigError(f"--draws {self.draws}: must be at least 100")
-        if self.seed < 0:
-            raise ConfigError(f"--seed {self.seed}: must be at least 0")
+        check_bootstrap(self.draws, self.seed)
 
 
 def main(argv: Sequence[str], *, prog: str) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import tyro
 
+from evaluators.commands.bootstrap import check_bootstrap
 from evaluators.config import JudgeConfig
 from evaluators.errors import ConfigError
 from evaluators.metrics_file import write_json
@@ -31,8 +32,7 @@ def main(argv: Sequence[str], *, prog: str) -> int:
     wanted = tyro.cli(SweepConfig, args=list(argv), prog=prog, config=(tyro.conf.OmitArgPrefixes,))
     if wanted.money.dry_run:
         raise ConfigError("--dry-run: ask `depthlab judge run --dry-run` for the largest width and depth instead")
-    if wanted.draws < 100:
-        raise ConfigError(f"--draws {wanted.draws}: must be at least 100")
+    check_bootstrap(wanted.draws, seed=0)
     names = [item.name for item in dataclasses.fields(JudgeConfig)]
     config = JudgeConfig(**{name: getattr(wanted, name) for name in names})
     found = sweep(config, wanted.axes, print, draws=wanted.draws, seed=0)
