@@ -9,7 +9,7 @@ import tyro
 
 from evaluators.commands.bootstrap import check_bootstrap
 from evaluators.errors import ConfigError
-from evaluators.metrics_file import write_json, write_statistics
+from evaluators.running.metrics_file import write_json, write_statistics
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ def main(argv: Sequence[str], *, prog: str) -> int:
     """`depthlab judge metrics`. Raises UserError where a run cannot be read, or two have nothing in common."""
     wanted = tyro.cli(MetricsCommand, args=list(argv), prog=prog)
     from evaluators.statistics.compare import compare
+    from evaluators.statistics.figures import score
     from evaluators.statistics.runs import read_run
-    from evaluators.statistics.score import score
 
     runs = [read_run(name) for name in wanted.runs]
     found = []

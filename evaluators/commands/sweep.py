@@ -8,10 +8,10 @@ from pathlib import Path
 import tyro
 
 from evaluators.commands.bootstrap import check_bootstrap
-from evaluators.config import JudgeConfig
 from evaluators.errors import ConfigError
-from evaluators.metrics_file import write_json
-from evaluators.sweep import Axes, sweep, sweep_text
+from evaluators.running.config import JudgeConfig
+from evaluators.running.metrics_file import write_json
+from evaluators.running.sweep import Axes, sweep, sweep_text
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 
 from evaluators.errors import ConfigError
 from evaluators.registry import Registry
-from evaluators.reviews import Call, Reply, Usage
+from evaluators.values import Call, Reply, Usage
 
 
 class CallError(Exception):

@@ -13,7 +13,7 @@ from typing import Any
 from evaluators.errors import ConfigError
 from evaluators.judges import Abilities, Backend, CallError, judge
 from evaluators.probabilities import expectation
-from evaluators.reviews import Call, Reply, Usage
+from evaluators.values import Call, Reply, Usage
 
 _SCORE_LINE = re.compile(r"\n?[^\n]*\bscore(?: of (?:the )?assistant [12])?\W*[:=]", re.IGNORECASE)
 

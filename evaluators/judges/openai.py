@@ -14,7 +14,7 @@ from evaluators.errors import ConfigError, RunError
 from evaluators.judges import Abilities, Backend, CallError, NoSchemaError, estimated_tokens, judge
 from evaluators.parsing import Scores, parse_scores
 from evaluators.probabilities import Token, expected_score
-from evaluators.reviews import Call, Reply, Usage
+from evaluators.values import Call, Reply, Usage
 
 DEFAULT_URL = "https://api.openai.com/v1"
 _TOP = 20

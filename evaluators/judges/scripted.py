@@ -8,7 +8,7 @@ from typing import Any
 
 from evaluators.errors import ConfigError
 from evaluators.judges import Abilities, Backend, CallError, estimated_tokens, judge
-from evaluators.reviews import Call, Reply, Usage
+from evaluators.values import Call, Reply, Usage
 
 _CONDITIONS = ("id", "task", "layer", "neuron", "order", "index", "attempt")
 

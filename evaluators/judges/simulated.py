@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from evaluators.errors import ConfigError
 from evaluators.judges import Abilities, Backend, estimated_tokens, judge
-from evaluators.reviews import Call, Place, Reply, Review, Usage
+from evaluators.values import Call, Place, Reply, Review, Usage
 
 if TYPE_CHECKING:
     import numpy as np

@@ -15,7 +15,7 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from evaluators.errors import ConfigError
 from evaluators.prompts.wrapping import code_for, wrap
-from evaluators.reviews import Message
+from evaluators.values import Message
 
 _HERE = Path(__file__).parent
 _NOUNS = ("material", "response", "responses", "goal", "expert_in", "quality")

@@ -13,12 +13,12 @@ import numpy as np
 from evaluators import metrics
 from evaluators.aggregation import AGGREGATIONS
 from evaluators.errors import RunError
-from evaluators.reviews import Review
 from evaluators.statistics.compare import paired
+from evaluators.statistics.figures import agreement
 from evaluators.statistics.reliability import abstain, calibration_error, reliability
 from evaluators.statistics.runs import JudgedRun, Sample
-from evaluators.statistics.score import agreement
 from evaluators.statistics.weights import FITTED, Weights
+from evaluators.values import Review
 
 _MARGINS = 25
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from evaluators.aggregation import aggregate
-from evaluators.config import JudgeConfig
 from evaluators.errors import RunError
-from evaluators.results import VERDICTS, read_records
-from evaluators.reviews import Failure, Layer, Review, Verdict
-from evaluators.settings import load
+from evaluators.running.config import JudgeConfig
+from evaluators.running.folder import VERDICTS, read_records
+from evaluators.running.settings import load
+from evaluators.values import Failure, Layer, Review, Verdict
 
 _NOT_READ = ("calls",)
 

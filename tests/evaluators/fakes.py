@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from evaluators.calls import Caller, Retries
+from evaluators.asking.caller import Caller, Retries
+from evaluators.asking.limits import Breaker, Limits
+from evaluators.asking.money import Budget
 from evaluators.judges import Abilities, estimated_tokens
-from evaluators.limits import Breaker, Limits
 from evaluators.network import Network
-from evaluators.panel import Manner, Panel
-from evaluators.pricing import Budget
 from evaluators.prompts import Prompts
-from evaluators.reviews import Call, Judgement, Reply, Usage
+from evaluators.reviewers import Manner, Panel
 from evaluators.samples import Pair
+from evaluators.values import Call, Judgement, Reply, Usage
 
 PROMPTS = Prompts()
 

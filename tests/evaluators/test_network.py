@@ -12,8 +12,8 @@ from evaluators.aggregation import AGGREGATIONS, aggregate
 from evaluators.architectures import architectures
 from evaluators.errors import ConfigError
 from evaluators.network import Network
-from evaluators.reviews import Call, Failure, Review, Role
 from evaluators.samples import Pair
+from evaluators.values import Call, Failure, Review, Role
 from tests.evaluators.fakes import PAIR, FakeJudge, judged
 
 ROLE_NAMES = [

@@ -19,9 +19,9 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from evaluators.statistics.roles import RoleCounts
+from evaluators.statistics.by_role import RoleCounts
+from evaluators.statistics.figures import score
 from evaluators.statistics.runs import read_run
-from evaluators.statistics.score import score
 
 _BLOCK = 40
 """Samples that are compressed together, and unpacked together when one of them is opened."""
@@ -99,7 +99,7 @@ def _settings(folder: Path) -> str:
 
 def render(name: str, found: Mapping[str, Any], samples: Samples, settings: str) -> str:
     """HTML of one file."""
-    here = files("evaluators.report")
+    here = files("evaluators.showing.report")
     script = (here / "report.js").read_text(encoding="utf-8")
     # In Jinja2, autoescape leaves what is not marked safe escaped; the script and the JSON below are ours.
     page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)

@@ -14,8 +14,8 @@ import tyro
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from evaluators.config import JudgeConfig
 from evaluators.errors import ConfigError
+from evaluators.running.config import JudgeConfig
 
 _FREE = ("out", "data", "limit", "retry_unscored", "money", "caching")
 _FREE_OF_SERVER = (

@@ -21,7 +21,7 @@ import pytest
 from tests.evaluators.conftest import records
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-SHARED = Path(__file__).parents[3] / "shared" / "data" / "pairwise" / "llmeval2_select_200.jsonl"
+SHARED = Path(__file__).parents[4] / "shared" / "data" / "pairwise" / "llmeval2_select_200.jsonl"
 OWN = [
     {
         "id": "sky",

@@ -18,10 +18,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from evaluators.annotation import Decisions, shown_order
-from evaluators.annotation.server import AnnotationServer
-from evaluators.annotation.summary import Judged, summary
 from evaluators.errors import RunError
+from evaluators.showing.annotation import Decisions, shown_order
+from evaluators.showing.annotation.server import AnnotationServer
+from evaluators.showing.annotation.summary import Judged, summary
 from tests.evaluators.conftest import Done
 
 HOSTILE = "</pre><script>document.title='taken'</script>"

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
+from evaluators.asking.money import Price
 from evaluators.judges import Judge
 from evaluators.network import Network
-from evaluators.pricing import Price
 from evaluators.prompts import Prompts, Texts
-from evaluators.reviews import Usage
 from evaluators.samples import Pair
+from evaluators.values import Usage
 
 REPLY_TOKENS = 250
 """Tokens of a reply, taken for all of them: an explanation of some 150 words and the scores."""

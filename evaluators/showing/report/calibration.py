@@ -29,7 +29,9 @@ def page(name: str, found: Mapping[str, Any]) -> str:
         curves.append(("fitted weights", found["weights"]["abstain"]))
     lines = [(title, [(p["coverage"], p["accuracy"]) for p in _thinned(points, _POINTS)]) for title, points in curves]
     accuracies = [accuracy for _, points in lines for _, accuracy in points]
-    return environment.from_string((files("evaluators.report") / "calibration.html.j2").read_text("utf-8")).render(
+    return environment.from_string(
+        (files("evaluators.showing.report") / "calibration.html.j2").read_text("utf-8")
+    ).render(
         name=name,
         found=found,
         bins=found["reliability"],

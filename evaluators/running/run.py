@@ -13,23 +13,23 @@ from importlib.metadata import version
 from pathlib import Path
 
 from evaluators import benchmarks
-from evaluators.cache import Cache, default_path
-from evaluators.calls import Caller, Retries, StoppedError
-from evaluators.config import JudgeConfig
+from evaluators.asking.cache import Cache, default_path
+from evaluators.asking.caller import Caller, Retries, StoppedError
+from evaluators.asking.limits import Breaker, Limits
+from evaluators.asking.money import Budget, BudgetError, Prices
 from evaluators.errors import ConfigError, RunError
-from evaluators.estimate import Estimate, estimate, roles_range
 from evaluators.judges import Backend, Judge, make
-from evaluators.limits import Breaker, Limits
-from evaluators.metrics_file import write_counts
 from evaluators.network import Network
-from evaluators.panel import Manner, Panel
-from evaluators.pricing import Budget, BudgetError, Prices
-from evaluators.progress import ProgressLine
 from evaluators.prompts import Prompts
-from evaluators.results import Folder, to_record
+from evaluators.reviewers import Manner, Panel
+from evaluators.running.config import JudgeConfig
+from evaluators.running.estimate import Estimate, estimate, roles_range
+from evaluators.running.folder import Folder, to_record
+from evaluators.running.metrics_file import write_counts
+from evaluators.running.progress import ProgressLine
+from evaluators.running.settings import digest
+from evaluators.running.tally import Tally
 from evaluators.samples import Pair
-from evaluators.settings import digest
-from evaluators.tally import Tally
 
 
 @dataclass

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from evaluators.asking.fitting import SHORTEST, fit, shorten
 from evaluators.errors import ConfigError
-from evaluators.fitting import SHORTEST, fit, shorten
 from evaluators.prompts import Prompts, Seen, Texts
 from evaluators.prompts.wrapping import code_for, neutralize, wrap
 from evaluators.samples import Pair
@@ -142,7 +142,7 @@ def test_suspicious_texts_are_told(text, sign):
 
 
 def test_ordinary_texts_are_not_suspicious():
-    path = Path(__file__).parents[2] / "README.md"
+    path = Path(__file__).parents[3] / "README.md"
     assert (
         suspicious(Pair("p", "q", path.read_text(), "The film got a score of 8 from most critics; I give it 7/10."))
         == []

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from evaluators import limits
-from evaluators.cache import Cache, key_of
-from evaluators.calls import Caller, Retries
+from evaluators.asking import limits
+from evaluators.asking.cache import Cache, key_of
+from evaluators.asking.caller import Caller, Retries
+from evaluators.asking.limits import Breaker, Limits, OutageError, Rate
+from evaluators.asking.money import Budget, BudgetError, Price, Prices
 from evaluators.errors import ConfigError, RunError
 from evaluators.judges import Backend, CallError, judges, make
-from evaluators.limits import Breaker, Limits, OutageError, Rate
-from evaluators.pricing import Budget, BudgetError, Price, Prices
 from evaluators.probabilities import Token, expectation, expected_score
-from evaluators.reviews import Call, Message, Place, Reply, Sampling, Usage
+from evaluators.values import Call, Message, Place, Reply, Sampling, Usage
 from tests.evaluators.fakes import PAIR, FakeJudge
 from tests.evaluators.tiny import tiny_model
 
@@ -73,11 +73,11 @@ def test_every_judge_answers_once_and_then_from_the_cache(scheme, tmp_path, serv
 
 def test_no_torch_until_a_local_judge_is_asked_for_and_nothing_of_training():
     code = (
-        "import sys, evaluators.command, evaluators.runner, evaluators.judges as j; j.judges.names();"
+        "import sys, evaluators.command, evaluators.running.run, evaluators.judges as j; j.judges.names();"
         "print(sorted({'torch', 'transformers', 'openai', 'sklearn'} & set(sys.modules)),"
         "[m for m in sys.modules if m.split('.')[0] in ('lab', 'normalization')])"
     )
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.strip() == "[] []"
 
@@ -141,10 +141,10 @@ def test_refresh_asks_again_and_keeps_the_new_reply(tmp_path):
 def test_claims_of_dead_processes_do_not_hold(tmp_path):
     cache = Cache(tmp_path / "c")
     code = (
-        "import sys; from pathlib import Path; from evaluators.cache import Cache; "
+        "import sys; from pathlib import Path; from evaluators.asking.cache import Cache; "
         "c = Cache(Path(sys.argv[1])); assert c._try_claim('k'); import os; os._exit(9)"
     )
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "c"], env=environment, check=False)
     assert done.returncode == 9
     assert asyncio.run(asyncio.wait_for(cache.claim("k"), 5)) is None

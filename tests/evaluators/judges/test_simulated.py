@@ -15,9 +15,9 @@ from evaluators.errors import ConfigError
 from evaluators.judges import Backend, make
 from evaluators.judges.simulated import Simulated
 from evaluators.network import Network
-from evaluators.reviews import Judgement, Place, Review
 from evaluators.samples import Pair
 from evaluators.statistics.planning import error_correlation, expected_accuracy
+from evaluators.values import Judgement, Place, Review
 from tests.evaluators.fakes import judged
 
 SAMPLES = 1000

@@ -17,7 +17,7 @@ import pytest
 from scipy import stats
 
 from evaluators.statistics.compare import paired
-from evaluators.statistics.score import agreement, score
+from evaluators.statistics.figures import agreement, score
 from tests.evaluators import closed_forms as theory
 from tests.evaluators.simulated_runs import DRAWS, balanced, credit, differences, judge, known, narrower, near
 

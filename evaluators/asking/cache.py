@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluators.errors import RunError
-from evaluators.reviews import Call, Reply, Usage
+from evaluators.values import Call, Reply, Usage
 
 VERSION = 1
 CLAIM_S = 30.0

@@ -14,7 +14,7 @@ from importlib.resources import files
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from evaluators.annotation import Decisions, shown_order
+from evaluators.showing.annotation import Decisions, shown_order
 
 _LONGEST_BODY = 10_000
 
@@ -151,7 +151,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _page() -> tuple[bytes, str, str]:
     """The page, its type, and a policy that lets its one script run and ask this server alone."""
-    page = (files("evaluators.annotation") / "page.html").read_bytes()
+    page = (files("evaluators.showing.annotation") / "page.html").read_bytes()
     script = page.split(b"<script>", 1)[1].split(b"</script>", 1)[0]
     digest = base64.b64encode(hashlib.sha256(script).digest()).decode()
     allowed = f"script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:; connect-src 'self'"

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from evaluators.results import Folder
-from evaluators.settings import load
+from evaluators.running.folder import Folder
+from evaluators.running.settings import load
 from tests.evaluators.conftest import Done
 
 

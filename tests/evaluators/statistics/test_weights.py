@@ -13,13 +13,13 @@ import pytest
 from scipy.optimize import minimize
 
 from evaluators.aggregation import aggregate
-from evaluators.config import JudgeConfig
 from evaluators.errors import RunError
-from evaluators.report.calibration import page
-from evaluators.reviews import Review
+from evaluators.running.config import JudgeConfig
+from evaluators.showing.report.calibration import page
 from evaluators.statistics.calibration import calibrate, split
 from evaluators.statistics.runs import JudgedRun, Sample
 from evaluators.statistics.weights import Weights
+from evaluators.values import Review
 
 RIGHT = {"good": 0.9, "poor": 0.55, "<script>alert(1)</script>": 0.55}
 

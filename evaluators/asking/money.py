@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from evaluators.errors import ConfigError, RunError
-from evaluators.reviews import Usage
+from evaluators.values import Usage
 
 _PER = Decimal(1_000_000)
 _DATED = re.compile(r"-(?:\d{4}-\d{2}-\d{2}|\d{4})$")
@@ -41,7 +41,7 @@ class Prices:
 
     def __init__(self, user: Path | None = None) -> None:
         """Raises ConfigError where the user's table cannot be used; names the model."""
-        built_in = files("evaluators") / "prices.yaml"
+        built_in = files("evaluators.asking") / "prices.yaml"
         self._prices = _table(yaml.safe_load(built_in.read_text(encoding="utf-8")), "prices.yaml")
         if user is not None:
             try:

@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from evaluators.aggregation import AGGREGATIONS
-from evaluators.config import JudgeConfig
+from evaluators.asking.money import Prices
 from evaluators.errors import ConfigError, RunError
 from evaluators.network import Network, Reviewers
-from evaluators.pricing import Prices
-from evaluators.reviews import Failure, Record, Role, Usage
-from evaluators.runner import Outcome, Run
+from evaluators.running.config import JudgeConfig
+from evaluators.running.run import Outcome, Run
 from evaluators.samples import Pair
+from evaluators.statistics.figures import agreement
 from evaluators.statistics.runs import JudgedRun, read_run
-from evaluators.statistics.score import agreement
+from evaluators.values import Failure, Record, Role, Usage
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from evaluators.annotation import Decisions, shown_order
-from evaluators.annotation.server import AnnotationServer
+from evaluators.showing.annotation import Decisions, shown_order
+from evaluators.showing.annotation.server import AnnotationServer
 from tests.browsing import Watched, chromium
 from tests.evaluators.conftest import ROOT
 

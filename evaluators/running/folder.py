@@ -16,13 +16,13 @@ from typing import Any, BinaryIO
 import yaml
 from filelock import FileLock, Timeout
 
-from evaluators import metrics_file
-from evaluators.config import JudgeConfig
 from evaluators.errors import RunError
-from evaluators.reviews import Judgement, Record
+from evaluators.running import metrics_file
+from evaluators.running.config import JudgeConfig
+from evaluators.running.settings import differences, dump
 from evaluators.samples import Pair
-from evaluators.settings import differences, dump
 from evaluators.suspicion import suspicious
+from evaluators.values import Judgement, Record
 
 VERDICTS = "verdicts.jsonl"
 

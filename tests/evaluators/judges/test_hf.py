@@ -13,7 +13,7 @@ from evaluators.errors import ConfigError
 from evaluators.judges import Backend, make
 from evaluators.judges.hf import HuggingFace
 from evaluators.network import Network
-from evaluators.reviews import Call, Message, Place, Reply, Review, Sampling
+from evaluators.values import Call, Message, Place, Reply, Review, Sampling
 from tests.evaluators.fakes import PAIR, judged
 from tests.evaluators.tiny import tiny_model
 

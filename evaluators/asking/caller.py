@@ -7,12 +7,12 @@ import random
 from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 
-from evaluators.cache import Cache, key_of
+from evaluators.asking.cache import Cache, key_of
+from evaluators.asking.limits import Limits
+from evaluators.asking.money import Budget, Price
 from evaluators.errors import RunError
 from evaluators.judges import Abilities, CallError, Judge, NoSchemaError
-from evaluators.limits import Limits
-from evaluators.pricing import Budget, Price
-from evaluators.reviews import Call, Record, Reply, Usage
+from evaluators.values import Call, Record, Reply, Usage
 
 _HOPELESS = 10
 """Calls that fail for good before any has succeeded, after which the run stops."""

@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from evaluators.calls import Caller
-from evaluators.fitting import fit
+from evaluators.asking.caller import Caller
+from evaluators.asking.fitting import fit
 from evaluators.judges import NoSchemaError
 from evaluators.parsing import Scale, Scores, Unparsed, parse_scores
 from evaluators.prompts import Prompts, Seen, Texts
-from evaluators.reviews import (
+from evaluators.role_parsing import parse_roles
+from evaluators.samples import Pair
+from evaluators.values import (
     Call,
     Failure,
     Layer,
@@ -24,8 +26,6 @@ from evaluators.reviews import (
     Role,
     Sampling,
 )
-from evaluators.role_parsing import parse_roles
-from evaluators.samples import Pair
 
 Render = Callable[[Sequence[str], bool], tuple[Message, ...]]
 """From the texts (flat) and whether a schema is sent, to the messages."""

@@ -7,8 +7,8 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from evaluators.estimate import REPLY_TOKENS, Estimate
-from evaluators.tally import Spent, Tally
+from evaluators.running.estimate import REPLY_TOKENS, Estimate
+from evaluators.running.tally import Spent, Tally
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _WINNERS = {1: "response 1", 2: "response 2", 0: "tie"}
