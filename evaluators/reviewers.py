@@ -9,23 +9,12 @@ from typing import Any, Literal
 from evaluators.asking.caller import Caller
 from evaluators.asking.fitting import fit
 from evaluators.judges import NoSchemaError
+from evaluators.messages import Call, Message, Place, Reply, Sampling
 from evaluators.parsing import Scale, Scores, Unparsed, parse_scores
 from evaluators.prompts import Prompts, Seen, Texts
 from evaluators.role_parsing import parse_roles
 from evaluators.samples import Pair
-from evaluators.values import (
-    Call,
-    Failure,
-    Layer,
-    Message,
-    Order,
-    Place,
-    Record,
-    Reply,
-    Review,
-    Role,
-    Sampling,
-)
+from evaluators.values import Failure, Layer, Order, Record, Review, Role
 
 Render = Callable[[Sequence[str], bool], tuple[Message, ...]]
 """From the texts (flat) and whether a schema is sent, to the messages."""
@@ -63,7 +52,7 @@ class _Outcome:
     reason: str = ""
 
 
-class Panel:
+class Reviewers:
     """Reviewers for a network, from one or several judges."""
 
     def __init__(

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from evaluators.errors import RunError
-from evaluators.values import Call, Reply, Usage
+from evaluators.messages import Call, Reply
+from evaluators.values import Usage
 
 VERSION = 1
 CLAIM_S = 30.0

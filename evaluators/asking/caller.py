@@ -12,7 +12,8 @@ from evaluators.asking.limits import Limits
 from evaluators.asking.money import Budget, Price
 from evaluators.errors import RunError
 from evaluators.judges import Abilities, CallError, Judge, NoSchemaError
-from evaluators.values import Call, Record, Reply, Usage
+from evaluators.messages import Call, Reply
+from evaluators.values import Record, Usage
 
 _HOPELESS = 10
 """Calls that fail for good before any has succeeded, after which the run stops."""

@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from evaluators.aggregation import AGGREGATIONS
-from evaluators.architectures import architectures, summary
 from evaluators.benchmarks import loaders
 from evaluators.errors import ConfigError
 from evaluators.network import Network
+from evaluators.presets import architectures, summary
 
 
 def _check(condition: bool, flag: str, value: Any, must: str) -> None:

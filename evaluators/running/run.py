@@ -21,7 +21,7 @@ from evaluators.errors import ConfigError, RunError
 from evaluators.judges import Backend, Judge, make
 from evaluators.network import Network
 from evaluators.prompts import Prompts
-from evaluators.reviewers import Manner, Panel
+from evaluators.reviewers import Manner, Reviewers
 from evaluators.running.config import JudgeConfig
 from evaluators.running.estimate import Estimate, estimate, roles_range
 from evaluators.running.folder import Folder, to_record
@@ -123,7 +123,7 @@ class Run:
         finish, halt = asyncio.Event(), asyncio.Event()
         budget = Budget(None if config.money.budget is None else Decimal(str(config.money.budget)))
         callers = [self._caller(judge, cache, budget, halt) for judge in self.judges]
-        panel = Panel(callers, self.prompts, self._manner(), self.network.temperature)
+        panel = Reviewers(callers, self.prompts, self._manner(), self.network.temperature)
         run = {
             "config": digest(config, self.prompts.digest),
             "version": version("depthlab"),

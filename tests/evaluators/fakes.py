@@ -9,11 +9,12 @@ from evaluators.asking.caller import Caller, Retries
 from evaluators.asking.limits import Breaker, Limits
 from evaluators.asking.money import Budget
 from evaluators.judges import Abilities, estimated_tokens
+from evaluators.messages import Call, Reply
 from evaluators.network import Network
 from evaluators.prompts import Prompts
-from evaluators.reviewers import Manner, Panel
+from evaluators.reviewers import Manner, Reviewers
 from evaluators.samples import Pair
-from evaluators.values import Call, Judgement, Reply, Usage
+from evaluators.values import Judgement, Usage
 
 PROMPTS = Prompts()
 
@@ -66,7 +67,7 @@ def judged(
             )
             for judge in judges
         ]
-        panel = Panel(callers, prompts or PROMPTS, Manner(**manner), network.temperature)  # type: ignore[arg-type]
+        panel = Reviewers(callers, prompts or PROMPTS, Manner(**manner), network.temperature)  # type: ignore[arg-type]
         return await network.judge(pair, panel)
 
     return asyncio.run(run())

@@ -19,8 +19,9 @@ from evaluators.asking.limits import Breaker, Limits, OutageError, Rate
 from evaluators.asking.money import Budget, BudgetError, Price, Prices
 from evaluators.errors import ConfigError, RunError
 from evaluators.judges import Backend, CallError, judges, make
+from evaluators.messages import Call, Message, Place, Reply, Sampling
 from evaluators.probabilities import Token, expectation, expected_score
-from evaluators.values import Call, Message, Place, Reply, Sampling, Usage
+from evaluators.values import Usage
 from tests.evaluators.fakes import PAIR, FakeJudge
 from tests.evaluators.tiny import tiny_model
 

@@ -12,8 +12,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from evaluators.errors import ConfigError
 from evaluators.judges import Backend, make
 from evaluators.judges.hf import HuggingFace
+from evaluators.messages import Call, Message, Place, Reply, Sampling
 from evaluators.network import Network
-from evaluators.values import Call, Message, Place, Reply, Review, Sampling
+from evaluators.values import Review
 from tests.evaluators.fakes import PAIR, judged
 from tests.evaluators.tiny import tiny_model
 

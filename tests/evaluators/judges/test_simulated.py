@@ -14,10 +14,11 @@ from scipy import integrate, stats
 from evaluators.errors import ConfigError
 from evaluators.judges import Backend, make
 from evaluators.judges.simulated import Simulated
+from evaluators.messages import Place
 from evaluators.network import Network
 from evaluators.samples import Pair
 from evaluators.statistics.planning import error_correlation, expected_accuracy
-from evaluators.values import Judgement, Place, Review
+from evaluators.values import Judgement, Review
 from tests.evaluators.fakes import judged
 
 SAMPLES = 1000
