@@ -17,13 +17,13 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "lab/pretrain.py") ->
     from lab.quiet import quieten
 
     quieten()
+    from lab.config.read import parse
     from lab.errors import EXIT_ERROR, EXIT_USAGE, ConfigError, LostRankError, UserError
-    from lab.settings import parse
-    from lab.signals import EXIT_STOPPED
+    from lab.training.signals import EXIT_STOPPED
 
     try:
         run = parse(sys.argv[1:] if argv is None else argv, prog=prog)
-        from lab.run import pretrain  # after parsing: a wrong flag should not wait for it
+        from lab.training.run import pretrain  # after parsing: a wrong flag should not wait for it
 
         complete = pretrain(run)
     except UserError as error:

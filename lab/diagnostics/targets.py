@@ -12,8 +12,8 @@ import xxhash
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from lab import checkpoint, manifest
-from lab.checkpoint import load_model
+from lab import checkpoint
+from lab.checkpoint import load_model, manifest
 from lab.errors import RunError
 from lab.hashing import file_hash
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from lab.monitors.base import Groups, Monitor, build, layer_names
+from lab.monitors.moments import Groups, Monitor, build, layer_names
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lab.monitors.base import Groups, Monitor, monitor
+from lab.monitors.moments import Groups, Monitor, monitor
 
 
 @monitor

@@ -10,11 +10,11 @@ from typing import Any
 
 import yaml
 
-from lab import metrics
-from lab.diagnostics.figures import Figure
+from lab.config.read import flat
 from lab.diagnostics.record import Record, load
+from lab.diagnostics.values import Figure
 from lab.errors import ConfigError, RunError
-from lab.settings import flat
+from lab.runfolder import metrics
 
 CONFIG = "config.yaml"
 ENVIRONMENT = "environment.json"
