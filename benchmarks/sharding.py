@@ -27,8 +27,9 @@ from lab.model.build import build_model
 from lab.parallel.accelerator import make_accelerator
 from lab.parallel.heartbeat import Heartbeat
 from lab.quiet import quieten
-from lab.runfolder.console import Console, table
+from lab.runfolder.console import Console
 from lab.runfolder.folder import create as create_run_folder
+from lab.runfolder.text import table
 from lab.training.loop import Trainer
 
 CHECKPOINTS = 3

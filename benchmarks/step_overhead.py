@@ -23,7 +23,8 @@ from lab.model.build import build_model
 from lab.parallel.accelerator import make_accelerator
 from lab.parallel.heartbeat import Heartbeat
 from lab.quiet import quieten
-from lab.runfolder.console import Console, table
+from lab.runfolder.console import Console
+from lab.runfolder.text import table
 from lab.training.loop import Trainer
 from lab.training.optim import build_optimizer
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+
+# Run as a script, this folder stands first on the path, and its rooms would hide packages of the same names.
+_HERE = os.path.dirname(os.path.realpath(__file__))
+sys.path[:] = [entry for entry in sys.path if os.path.realpath(entry) != _HERE]
 
 
-def main(argv: Sequence[str] | None = None, *, prog: str = "lab/pretrain.py") -> int:
+def main(argv: list[str] | None = None, *, prog: str = "lab/pretrain.py") -> int:
     """Run one pre-training.
 
     Returns:

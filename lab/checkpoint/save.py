@@ -1,4 +1,4 @@
-"""Checkpoints of a run that trains: all ranks write one together, and go on from one."""
+"""Checkpoints of a run that trains: all ranks write one together."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ import torch
 from accelerate import Accelerator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lab import checkpoint
-from lab.checkpoint import Progress, manifest, optimizer_state
+from lab.checkpoint import optimizer_state
+from lab.checkpoint.folder import STATE, WRITE_ERRORS, abandon, begin, finish, partial_of, path_of
 from lab.checkpoint.manifest import Manifest
+from lab.checkpoint.progress import Progress, write_progress
+from lab.checkpoint.retention import retain
 from lab.config.sections import RunConfig
 from lab.errors import RunError
 from lab.hashing import file_hash
@@ -26,7 +28,7 @@ from lab.runfolder.folder import CONFIG, versions
 
 
 class Saver:
-    """Writes and reads the checkpoints of one run; every rank has one."""
+    """Writes the checkpoints of one run; every rank has one."""
 
     def __init__(
         self,
@@ -68,57 +70,34 @@ class Saver:
         Raises:
             RunError: it could not be written, and must.
         """
-        accelerator, folder = self._accelerator, checkpoint.path_of(self._run_dir, progress.step)
-        partial = checkpoint.partial(folder)
+        accelerator, folder = self._accelerator, path_of(self._run_dir, progress.step)
+        partial = partial_of(folder)
         self._heartbeat.at("bringing a checkpoint together")
         weights, share = optimizer_state.gather(self._parameters, self._sharding)
 
-        def begin() -> None:
+        def make() -> None:
             if accelerator.is_main_process:
-                checkpoint.begin(folder)
+                begin(folder)
 
         def write() -> None:
-            optimizer_state.write(partial / checkpoint.STATE, share, position(), accelerator.scaler)
+            optimizer_state.write(partial / STATE, share, position(), accelerator.scaler)
             if accelerator.is_main_process:
                 self._write_model(partial, weights)
-                checkpoint.write_progress(partial, progress)
+                write_progress(partial, progress)
 
-        def finish() -> None:
+        def complete() -> None:
             if accelerator.is_main_process:
-                checkpoint.finish(folder, self._manifest(progress, eval_loss))
+                finish(folder, self._manifest(progress, eval_loss))
 
-        for part in (begin, write, finish):
+        for part in (make, write, complete):
             self._heartbeat.at("writing a checkpoint")
             if (failure := _attempt(accelerator, part)) is not None:
                 return self._give_up(folder, progress.step, failure, must_succeed=must_succeed)
         self.last = folder
         if accelerator.is_main_process:
-            checkpoint.retain(self._run_dir, self._run.checkpoint)
+            retain(self._run_dir, self._run.checkpoint)
         self._console.say(f"step {progress.step}: checkpoint {folder}")
         return None
-
-    def restore(self, folder: Path) -> tuple[Progress, dict[str, Any] | None]:
-        """Optimizer and random numbers from a checkpoint, whose weights are in the model already.
-
-        Returns:
-            Where the run stands, and this rank's place in the data, if there was such a rank.
-        """
-        described = manifest.read(folder)
-        optimizer_state.read_optimizer(folder / checkpoint.STATE, self._parameters, self._sharding)
-        now = self._accelerator.num_processes
-        if self._sharding.name != described.sharding or now != described.world_size:
-            self._console.say(
-                f"{folder} was written by {_processes(described.world_size)} ({described.sharding}); going on with "
-                f"{_processes(now)} ({self._sharding.name})"
-            )
-        own = optimizer_state.read_own(folder / checkpoint.STATE)
-        if own is not None and now == described.world_size:
-            optimizer_state.set_random_state(own["random"])
-            if own["scaler"] is not None and self._accelerator.scaler is not None:
-                self._accelerator.scaler.load_state_dict(own["scaler"])
-        elif _has_dropout(self._model):
-            self._console.warn("dropout draws anew on another number of processes; all else goes on exactly")
-        return checkpoint.read_progress(folder), own and own["data"]
 
     def _write_model(self, folder: Path, weights: dict[str, torch.Tensor]) -> None:
         buffers = {name: tensor for name, tensor in self._model.state_dict().items() if name not in weights}
@@ -134,7 +113,7 @@ class Saver:
 
     def _give_up(self, folder: Path, step: int, failure: str, *, must_succeed: bool) -> str:
         if self._accelerator.is_main_process:
-            checkpoint.abandon(folder)
+            abandon(folder)
         kept = f"the last whole one is {self.last}" if self.last else "there is none before it"
         text = f"step {step}: the checkpoint could not be written ({failure}); {kept}"
         if must_succeed:
@@ -159,19 +138,10 @@ def _attempt(accelerator: Accelerator, part: Callable[[], None]) -> str | None:
     failure = None
     try:
         part()
-    except checkpoint.WRITE_ERRORS as error:
+    except WRITE_ERRORS as error:
         failure = str(error)
     if not all_sum(accelerator, [float(failure is not None)])[0]:
         return None
     told = gather((failure, socket.gethostname()))
     rank, (text, host) = next((rank, entry) for rank, entry in enumerate(told) if entry[0] is not None)
     return text if rank == 0 else f"rank {rank} on {host}: {text}"
-
-
-def _processes(number: int) -> str:
-    return f"{number} process{'es' if number > 1 else ''}"
-
-
-def _has_dropout(model: PreTrainedModel) -> bool:
-    names = ("attention_dropout", "attn_pdrop", "resid_pdrop", "embd_pdrop", "hidden_dropout")
-    return any(getattr(model.config, name, 0.0) for name in names)

@@ -53,7 +53,8 @@ def convert(wanted: Convert) -> dict[str, float]:
             what `hand_over` raises.
     """
     import normalization
-    from lab.checkpoint import load_model, resolve
+    from lab.checkpoint import load_model
+    from lab.checkpoint.search import resolve
     from lab.errors import ConfigError
     from lab.model.handover import hand_over
     from normalization import schemes

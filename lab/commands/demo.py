@@ -51,7 +51,7 @@ def main(argv: Sequence[str], *, prog: str) -> int:
         rows.append(summarise(scheme, run_dir))
 
     from lab.report.command import write
-    from lab.runfolder.console import table
+    from lab.runfolder.text import table
 
     print(f"\n{table(rows)}\n")
     print(
@@ -92,7 +92,7 @@ def _flags(demo: Demo, scheme: str, run_dir: Path) -> list[str]:
 
 def summarise(scheme: str, run_dir: Path) -> dict[str, Any]:
     """One row of the table, from a run's metrics.jsonl."""
-    from lab import checkpoint
+    from lab.checkpoint import find
     from lab.runfolder import metrics
 
     records = metrics.read(run_dir)
@@ -110,7 +110,7 @@ def summarise(scheme: str, run_dir: Path) -> dict[str, Any]:
         "variance last/first": f"{variances[-1] / variances[0]:.3g}",
         "grad norm first layer": gradient_norm(layers[0]) if layers else "not measured",
         "grad norm last layer": gradient_norm(layers[-1]) if layers else "not measured",
-        "checkpoint": str(checkpoint.find(run_dir, "latest", say=print)),
+        "checkpoint": str(find(run_dir, "latest", say=print)),
     }
 
 

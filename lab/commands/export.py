@@ -54,7 +54,8 @@ def export(wanted: Export) -> dict[str, float]:
         ValueError: a scheme that cannot be folded, an unknown family, or what `hand_over` raises.
     """
     import normalization
-    from lab.checkpoint import load_model, resolve
+    from lab.checkpoint import load_model
+    from lab.checkpoint.search import resolve
     from lab.model.handover import hand_over
     from lab.runfolder.folder import versions
     from normalization.remote import save_with_code

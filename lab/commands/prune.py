@@ -78,7 +78,7 @@ def prune(wanted: Prune) -> tuple[list[int], dict[str, float]]:
     import torch
 
     import normalization
-    from lab.checkpoint import resolve
+    from lab.checkpoint.search import resolve
     from lab.diagnostics import targets
     from lab.errors import ConfigError, RunError
     from lab.model.handover import TOLERANCE, hand_over

@@ -13,19 +13,9 @@ import tyro
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from lab.config.resume import stored_config
 from lab.config.sections import RunConfig
 from lab.errors import ConfigError
-
-_FREE_ON_RESUME = ("run_dir", "resume", "eval", "monitors", "checkpoint", "log")
-_FREE_FLAGS = (
-    "data.workers",
-    "data.cache_dir",
-    "train.micro_batch",
-    "train.compile",
-    "train.activation_checkpointing",
-    "train.hang_timeout",
-)
-_FIXED_ON_RESUME = ("model", "normalization", "data", "train.seed")
 
 
 def parse(argv: Sequence[str], *, prog: str) -> RunConfig:
@@ -44,12 +34,6 @@ def parse(argv: Sequence[str], *, prog: str) -> RunConfig:
     if run.resume is not None and file is None and (stored := stored_config(run)).is_file():
         run = _cli(flags, load(stored), prog)
     return run
-
-
-def stored_config(run: RunConfig) -> Path:
-    """The config.yaml of the run that `--resume` goes on from: the run folder's, or that of a checkpoint's run."""
-    folder = Path(run.run_dir) if run.resume in (None, "latest", "auto") else Path(str(run.resume)).resolve().parents[1]
-    return folder / "config.yaml"
 
 
 def _cli(flags: list[str], base: RunConfig, prog: str) -> RunConfig:
@@ -106,26 +90,6 @@ def dump(run: RunConfig) -> str:
     return yaml.safe_dump(_plain(dataclasses.asdict(run)), sort_keys=False, allow_unicode=True)
 
 
-def differences(stored: RunConfig, wanted: RunConfig) -> list[str]:
-    """Settings that change what a run that goes on will compute, each as `train.steps: 300 -> 600`.
-
-    Raises:
-        ConfigError: model, normalization, data or seed differ: that would be another run.
-    """
-    before, after = flat(dataclasses.asdict(stored)), flat(dataclasses.asdict(wanted))
-    changed = [name for name in after if before.get(name) != after[name]]
-    told = []
-    for name in changed:
-        if name.split(".")[0] in _FREE_ON_RESUME or name in _FREE_FLAGS:
-            continue
-        line = f"{name}: {before.get(name)} -> {after[name]}"
-        if name in _FIXED_ON_RESUME or name.split(".")[0] in _FIXED_ON_RESUME:
-            flag = "--" + name.replace("_", "-")
-            raise ConfigError(f"{flag}: cannot change when a run goes on ({line}); start a new --run-dir for it")
-        told.append(line)
-    return told
-
-
 def _underscored(value: Any) -> Any:
     """Keys may be written as flags are (post-layers) or as fields are (post_layers)."""
     if isinstance(value, Mapping):
@@ -152,14 +116,6 @@ def _fields(content: Mapping[str, Any], kind: Any, path: Path, above: tuple[str,
             is_tuple = str(fields[key].type).startswith("tuple")
             section[key] = (value,) if is_tuple and isinstance(value, str) else value
     return section
-
-
-def flat(nested: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Nested settings by their dotted names, such as `train.steps`."""
-    names: dict[str, Any] = {}
-    for key, value in nested.items():
-        names |= flat(value, f"{above}{key}.") if isinstance(value, Mapping) else {f"{above}{key}": value}
-    return names
 
 
 def _plain(value: Any) -> Any:

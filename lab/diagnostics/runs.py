@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from transformers import AutoConfig, PreTrainedModel
 
-from lab import checkpoint
 from lab.checkpoint import manifest
+from lab.checkpoint.folder import path_of
 from lab.config.read import load as load_settings
 from lab.diagnostics import registry, targets
 from lab.diagnostics.engine.probe import Probe
@@ -185,7 +185,7 @@ def watch(run_dir: Path, plan: Plan, *, parent: int | None = None) -> None:
 
 def _is_complete(run_dir: Path, done: set[str]) -> bool:
     config = run_dir / CONFIG
-    return config.is_file() and str(checkpoint.path_of(run_dir, load_settings(config).steps)) in done
+    return config.is_file() and str(path_of(run_dir, load_settings(config).steps)) in done
 
 
 def _still_there(target: Target, plan: Plan) -> Record | None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from lab.diagnostics.record import Record
 from lab.diagnostics.values import Figure
-from lab.runfolder.console import count, table
+from lab.runfolder.text import count, table
 
 BAR = 16
 _EIGHTHS = " ▏▎▍▌▋▊▉█"

@@ -8,7 +8,7 @@ from accelerate.utils import set_seed
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PretrainedConfig, PreTrainedModel
 
 import normalization
-from lab import checkpoint
+from lab.checkpoint.search import resolve
 from lab.config.presets import check_preset
 from lab.config.sections import RunConfig
 from lab.errors import ConfigError
@@ -96,7 +96,7 @@ def build_model(run: RunConfig, *, tokenizer_size: int, eos_token_id: int | None
 def source_of(run: RunConfig) -> str:
     """What the model is made from: a checkpoint, a config or a preset."""
     if run.model.checkpoint is not None:
-        return checkpoint.resolve(run.model.checkpoint)
+        return resolve(run.model.checkpoint)
     return run.model.config or run.model.preset
 
 

@@ -12,7 +12,7 @@ from lab.report.compare import Group
 from lab.report.numbers import spoken, with_interval
 from lab.report.read import Run
 from lab.report.registry import Context, Drawing, Kind, kinds
-from lab.runfolder.console import count
+from lab.runfolder.text import count
 
 
 @dataclass(frozen=True)

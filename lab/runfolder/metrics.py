@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,32 +33,48 @@ class MetricsLog:
         self._file.close()
 
 
-def read(run_dir: Path) -> list[dict[str, Any]]:
-    """All whole records of a run; a last line that a crash cut short is left out."""
+def read(run_dir: Path, say: Callable[[str], None] = lambda text: None) -> list[dict[str, Any]]:
+    """All whole records of a run, in the order of the file; none where there is no file yet.
+
+    Args:
+        run_dir: the run's folder.
+        say: is told of lines that are left out, since a crash or something else has damaged them.
+    """
     path = run_dir / NAME
-    if not path.exists():
-        return []
-    records = []
-    lines = path.read_text(encoding="utf-8").splitlines()
+    records, damaged = [], []
+    lines = path.read_bytes().split(b"\n") if path.exists() else []
     for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number < len(lines):
-                raise ValueError(f"{path}:{number}: not a JSON object ({error})") from error
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if isinstance(record, dict):
+            records.append(record)
+        else:
+            damaged.append(number)
+    if damaged:
+        which = f"line {damaged[0]}" if len(damaged) == 1 else f"{len(damaged)} lines (first: {damaged[0]})"
+        say(f"{NAME}: {which} cut short or damaged; left out")
     return records
 
 
-def rewind(run_dir: Path, step: int) -> int:
+def rewind(run_dir: Path, step: int, say: Callable[[str], None] = lambda text: None) -> int:
     """Before a run goes on from `step`, move the records after it aside, to `metrics.superseded.jsonl`.
+
+    Args:
+        run_dir: the run's folder.
+        step: the last that is kept.
+        say: as for `read`.
 
     Returns:
         How many records were moved.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
-    records = read(run_dir)
-    later = [record for record in records if record["step"] > step]
-    kept = [record for record in records if record["step"] <= step]
+    records = read(run_dir, say)
+    later = [record for record in records if record.get("step", 0) > step]
+    kept = [record for record in records if record.get("step", 0) <= step]
     if later:
         with (run_dir / SUPERSEDED).open("a", encoding="utf-8") as aside:
             aside.writelines(json.dumps(record) + "\n" for record in later)

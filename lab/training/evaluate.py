@@ -14,9 +14,9 @@ import normalization
 from lab.data import Corpus
 from lab.data.packing import IGNORED
 from lab.model.loss import count_targets, token_loss_sum
-from lab.monitors import layer_names
 from lab.parallel.collectives import all_sum
 from lab.parallel.heartbeat import Heartbeat
+from lab.parallel.places import layer_names
 
 VARIANCE_BLOCKS = 16
 """Held-out blocks over which the layers' variances are measured, by every rank alike."""

@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from accelerate import Accelerator
 
-from lab.checkpoint import Progress
-from lab.config.read import flat
+from lab.checkpoint.progress import Progress
+from lab.config.names import flat
 from lab.config.sections import RunConfig
 from lab.errors import UserError
 from lab.runfolder import metrics
-from lab.runfolder.console import Console, duration
+from lab.runfolder.console import Console
+from lab.runfolder.text import duration
 
 if TYPE_CHECKING:
     from lab.report.trackers import TrackedReport
-    from lab.training.loop import StepResult
+    from lab.training.step import StepResult
 
 
 class Logbook:

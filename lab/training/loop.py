@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,9 @@ from accelerate.utils import DistributedType, set_seed
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lab import checkpoint
-from lab.checkpoint import Progress
+from lab.checkpoint.folder import path_of
+from lab.checkpoint.progress import Progress
+from lab.checkpoint.restore import restore
 from lab.checkpoint.save import Saver
 from lab.config.sections import RunConfig
 from lab.data import Corpus
@@ -26,10 +26,11 @@ from lab.diagnostics.engine.probe_source import of_blocks
 from lab.errors import ConfigError, RunError, UserError
 from lab.model.flops import flops_per_token, peak_flops
 from lab.model.loss import count_targets, token_loss_sum
-from lab.monitors import Groups, build
+from lab.monitors import build
 from lab.parallel.accelerator import leave
 from lab.parallel.collectives import all_sum, gather, raise_if_any_failed
 from lab.parallel.heartbeat import Heartbeat
+from lab.parallel.places import Groups
 from lab.parallel.sharding import sharding_of
 from lab.runfolder.console import Console
 from lab.training import nonfinite
@@ -37,24 +38,9 @@ from lab.training.evaluate import evaluate
 from lab.training.logbook import Logbook
 from lab.training.optim import build_optimizer, learning_rate
 from lab.training.signals import StopRequest
+from lab.training.step import StepResult
 
 Batch = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """One optimizer step, reduced over micro-batches and ranks."""
-
-    loss: float
-    """Nats per token: summed over all targets of the step, divided by their number."""
-    gradient_norm: float
-    """L2 norm of that loss's gradient, before clipping."""
-    lr: float
-    tokens: int
-    stop: bool
-    """Whether any rank was asked to stop."""
-    figures: dict[str, float]
-    """What the monitors measured, if this step was to be measured."""
 
 
 class Trainer:
@@ -102,7 +88,7 @@ class Trainer:
         self.saver = Saver(run, model, sharding, tokenizer, accelerator, console, heartbeat, resume_from)
         state: dict[str, Any] | None = None
         if resume_from is not None:
-            self.progress, state = self.saver.restore(resume_from)
+            self.progress, state = restore(resume_from, model, sharding, accelerator, console)
         self.batches = corpus.batches(
             rank=accelerator.process_index,
             world_size=accelerator.num_processes,
@@ -320,7 +306,7 @@ class Trainer:
             self.logbook.record({"event": "checkpoint failed", "reason": failure})
         elif self.run_config.checkpoint.diagnose == "cheap" and self.accelerator.is_main_process:
             self.heartbeat.at("diagnosing a checkpoint")
-            self._diagnose(checkpoint.path_of(self.run_dir, self.progress.step))
+            self._diagnose(path_of(self.run_dir, self.progress.step))
         self.heartbeat.at("drawing for the trackers")
         self.logbook.report()
 

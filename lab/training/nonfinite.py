@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import normalization
-from lab.monitors import Groups, layer_names
+from lab.parallel.places import Groups, layer_names
 
 
 def locate(

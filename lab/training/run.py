@@ -12,8 +12,13 @@ from accelerate import Accelerator
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 import normalization
-from lab import checkpoint
-from lab.config.read import differences, load, stored_config
+from lab.checkpoint import load_model
+from lab.checkpoint.folder import clean
+from lab.checkpoint.progress import read_progress
+from lab.checkpoint.retention import set_aside_after
+from lab.checkpoint.search import LATEST, find_or_none
+from lab.config.read import load
+from lab.config.resume import differences, stored_config
 from lab.config.sections import RunConfig
 from lab.data import Corpus, load_tokenizer, prepare
 from lab.model.build import build_model, source_of
@@ -22,9 +27,10 @@ from lab.parallel.collectives import together
 from lab.parallel.heartbeat import Heartbeat
 from lab.parallel.sharding import whole_shape
 from lab.runfolder import metrics
-from lab.runfolder.console import Console, count
+from lab.runfolder.console import Console
 from lab.runfolder.folder import CONFIG, TOKENIZER, refuse_existing
 from lab.runfolder.folder import create as create_run_folder
+from lab.runfolder.text import count
 from lab.training.loop import Trainer
 from lab.training.signals import STOP_FILE
 
@@ -78,7 +84,7 @@ def pretrain(run: RunConfig) -> bool:
 def _resume_point(run: RunConfig, console: Console) -> Path | None:
     """The checkpoint to go on from; None where `auto` finds none."""
     folder = Path(run.run_dir)
-    found = checkpoint.find_or_none(folder, run.resume or checkpoint.LATEST, say=console.warn)
+    found = find_or_none(folder, run.resume or LATEST, say=console.warn)
     if found is None:
         if not (folder / CONFIG).is_file():
             refuse_existing(folder)
@@ -99,9 +105,9 @@ def _tidy(run: RunConfig, resume_from: Path | None, accelerator: Accelerator, co
     (folder / STOP_FILE).unlink(missing_ok=True)
     if run.resume is None or (resume_from is None and not (folder / CONFIG).is_file()):
         return
-    step = checkpoint.read_progress(resume_from).step if resume_from is not None else 0
-    checkpoint.clean(folder)
-    records, later = metrics.rewind(folder, step), checkpoint.set_aside_after(folder, step)
+    step = read_progress(resume_from).step if resume_from is not None else 0
+    clean(folder)
+    records, later = metrics.rewind(folder, step, say=console.warn), set_aside_after(folder, step)
     console.say(
         f"going on from {resume_from}" if resume_from else f"no whole checkpoint in {folder} yet: starting anew"
     )
@@ -123,7 +129,7 @@ def _load_data(
 def _load_model(run: RunConfig, resume_from: Path | None, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     if resume_from is None:
         return build_model(run, tokenizer_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id)
-    return checkpoint.load_model(resume_from, dtype="float32", attn_implementation=run.model.attention)
+    return load_model(resume_from, dtype="float32", attn_implementation=run.model.attention)
 
 
 def _derived(run: RunConfig, trainer: Trainer, accelerator: Accelerator) -> dict[str, Any]:

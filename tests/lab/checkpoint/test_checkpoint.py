@@ -7,9 +7,10 @@ import torch
 from transformers import LlamaConfig
 
 import normalization
-from lab import checkpoint
-from lab.checkpoint import manifest
+from lab.checkpoint import find, load_model, manifest
+from lab.checkpoint.folder import all_steps, begin, clean, finish, partial_of, path_of
 from lab.checkpoint.manifest import Manifest
+from lab.checkpoint.retention import expired, retain
 from lab.config.sections import CheckpointConfig
 from lab.errors import RunError
 
@@ -19,11 +20,11 @@ def described(step: int, eval_loss: float | None = None) -> Manifest:
 
 
 def write(run_dir, step: int, eval_loss: float | None = None):
-    folder = checkpoint.path_of(run_dir, step)
-    checkpoint.begin(folder)
-    (checkpoint.partial(folder) / "weights").write_bytes(bytes(range(200)) * step)
-    (checkpoint.partial(folder) / "state" / "optimizer").write_bytes(b"o" * step)
-    checkpoint.finish(folder, described(step, eval_loss))
+    folder = path_of(run_dir, step)
+    begin(folder)
+    (partial_of(folder) / "weights").write_bytes(bytes(range(200)) * step)
+    (partial_of(folder) / "state" / "optimizer").write_bytes(b"o" * step)
+    finish(folder, described(step, eval_loss))
     return folder
 
 
@@ -31,9 +32,9 @@ def test_a_finished_checkpoint_verifies_and_a_partial_one_has_no_name(tmp_path):
     folder = write(tmp_path, 3)
     assert manifest.verify(folder).step == 3
     assert set(manifest.read(folder).files) == {"weights", "state/optimizer"}
-    checkpoint.begin(checkpoint.path_of(tmp_path, 6))
-    assert checkpoint.all_steps(tmp_path) == [3]
-    checkpoint.clean(tmp_path)
+    begin(path_of(tmp_path, 6))
+    assert all_steps(tmp_path) == [3]
+    clean(tmp_path)
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-000003"]
 
 
@@ -58,31 +59,31 @@ def test_damage_is_recognised_and_the_checkpoint_before_is_used_saying_so(tmp_pa
     do, text = DAMAGES[damage]
     do(bad)
     said: list[str] = []
-    assert checkpoint.find(tmp_path, "latest", said.append) == good
+    assert find(tmp_path, "latest", said.append) == good
     assert len(said) == 1 and text in said[0] and str(bad) in said[0]
     with pytest.raises(RunError, match="--resume"):
-        checkpoint.find(tmp_path, str(bad), said.append)
+        find(tmp_path, str(bad), said.append)
 
 
 def test_nothing_whole_to_go_on_from_is_an_error_with_the_remedy(tmp_path):
     with pytest.raises(RunError, match="leave --resume out"):
-        checkpoint.find(tmp_path, "latest", print)
+        find(tmp_path, "latest", print)
 
 
 def test_retention_keeps_the_last_the_best_and_every_mth():
     kept = [(step, loss) for step, loss in [(10, 3.0), (20, 1.0), (30, 2.0), (40, None), (50, 2.5), (60, 2.4)]]
     last_two = CheckpointConfig(keep_last=2, keep_best=False)
-    assert checkpoint.expired(kept, last_two) == [10, 20, 30, 40]
-    assert checkpoint.expired(kept, CheckpointConfig(keep_last=2)) == [10, 30, 40]
-    assert checkpoint.expired(kept, CheckpointConfig(keep_last=1, keep_every=30)) == [10, 40, 50]
-    assert checkpoint.expired(kept, CheckpointConfig(keep_last=None)) == []
+    assert expired(kept, last_two) == [10, 20, 30, 40]
+    assert expired(kept, CheckpointConfig(keep_last=2)) == [10, 30, 40]
+    assert expired(kept, CheckpointConfig(keep_last=1, keep_every=30)) == [10, 40, 50]
+    assert expired(kept, CheckpointConfig(keep_last=None)) == []
 
 
 def test_retention_deletes_only_what_has_expired(tmp_path):
     for step, loss in [(1, 1.0), (2, 3.0), (3, 2.0)]:
         write(tmp_path, step, loss)
-    checkpoint.retain(tmp_path, CheckpointConfig(keep_last=1))
-    assert checkpoint.all_steps(tmp_path) == [1, 3]
+    retain(tmp_path, CheckpointConfig(keep_last=1))
+    assert all_steps(tmp_path) == [1, 3]
 
 
 @pytest.fixture
@@ -98,7 +99,7 @@ def saved(tmp_path):
 
 def test_load_model_restores_scheme_and_weights(saved):
     model, folder = saved
-    loaded = checkpoint.load_model(folder)
+    loaded = load_model(folder)
     assert normalization.spec(loaded).scheme == "peri"
     ids = torch.arange(12).view(1, 12)
     assert torch.equal(loaded.eval()(ids).logits, model.eval()(ids).logits)
@@ -110,7 +111,7 @@ def test_load_model_refuses_weights_that_do_not_fit_the_config(saved):
     config["num_hidden_layers"] = 4
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(RunError, match=r"missing keys: model.layers.3"):
-        checkpoint.load_model(folder)
+        load_model(folder)
 
 
 def test_load_model_refuses_an_incomplete_checkpoint_of_ours(saved):
@@ -118,4 +119,4 @@ def test_load_model_refuses_an_incomplete_checkpoint_of_ours(saved):
     ours = folder.with_name("step-000010")
     folder.rename(ours)
     with pytest.raises(ValueError, match="incomplete"):
-        checkpoint.load_model(ours)
+        load_model(ours)

@@ -20,7 +20,8 @@ from lab.checkpoint import load_model
 from lab.commands.convert import Convert, convert
 from lab.commands.export import Export, export
 from lab.config.read import dump, load, parse
-from lab.config.sections import NormalizationConfig, RunConfig
+from lab.config.scheme import NormalizationConfig
+from lab.config.sections import RunConfig
 from lab.errors import ConfigError, RunError
 from lab.training.run import pretrain
 from normalization.remote import save_with_code

@@ -5,8 +5,10 @@ import dataclasses
 import pytest
 import yaml
 
-from lab.config.read import differences, dump, load, parse
-from lab.config.sections import NormalizationConfig, OptimConfig, RunConfig, TrainConfig
+from lab.config.read import dump, load, parse
+from lab.config.resume import differences
+from lab.config.scheme import NormalizationConfig
+from lab.config.sections import OptimConfig, RunConfig, TrainConfig
 from lab.errors import ConfigError
 from normalization import schemes
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lab import checkpoint
+from lab.checkpoint.folder import all_steps, partial_of, path_of
 from lab.runfolder import metrics
 from lab.training.run import pretrain
 from tests.lab.conftest import OUTPUT, ranks_of
@@ -143,10 +143,10 @@ def test_sigterm_to_the_launcher_saves_and_a_kill_in_a_checkpoint_loses_only_it(
     process.wait(timeout=BOUND_S)
     assert metrics.read(run_dir)[-1]["event"] == "stopped", output.read_text()
     stopped = max(losses(run_dir))
-    assert checkpoint.all_steps(run_dir)[-1] == stopped < 60
+    assert all_steps(run_dir)[-1] == stopped < 60
 
     process = launched(2, *flags(resume="latest", **common))
-    partial = checkpoint.partial(checkpoint.path_of(run_dir, 60))
+    partial = partial_of(path_of(run_dir, 60))
     wait_for(lambda: len(ranks_of(process)) == 2, process, output)
     ranks = ranks_of(process)
     wait_for(partial.exists, process, output)
@@ -155,7 +155,7 @@ def test_sigterm_to_the_launcher_saves_and_a_kill_in_a_checkpoint_loses_only_it(
         rank.kill()
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert checkpoint.all_steps(run_dir)[-1] < 60, "the kill came too late to show anything"
+    assert all_steps(run_dir)[-1] < 60, "the kill came too late to show anything"
 
     process = launched(2, *flags(resume="latest", **common))
     assert process.wait(timeout=2 * BOUND_S) == 0, output.read_text()

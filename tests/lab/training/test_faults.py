@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from lab import checkpoint
+from lab.checkpoint import load_model
+from lab.checkpoint.folder import all_steps, path_of
+from lab.checkpoint.progress import read_progress
 from lab.config.read import load, parse
 from lab.errors import ConfigError, RunError
 from lab.runfolder import metrics
@@ -87,8 +89,8 @@ def test_a_signal_ends_the_run_with_a_checkpoint_and_its_own_exit_code(flags, se
     assert "--resume latest" in output
     assert metrics.read(run_dir)[-1]["event"] == "stopped"
     last = max(losses(run_dir))
-    assert checkpoint.all_steps(run_dir) == [last]
-    assert checkpoint.read_progress(checkpoint.path_of(run_dir, last)).step == last
+    assert all_steps(run_dir) == [last]
+    assert read_progress(path_of(run_dir, last)).step == last
 
 
 def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(flags, settings, start, tmp_path):
@@ -110,10 +112,10 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(flags, setti
     process.communicate(timeout=120)
     assert process.returncode == -signal.SIGKILL
     run_dir = tmp_path / "run"
-    assert checkpoint.all_steps(run_dir) == [3]
+    assert all_steps(run_dir) == [3]
     assert list((run_dir / "checkpoints").glob(".step-*.partial"))
     assert pretrain(settings(resume="latest", **common))
-    assert checkpoint.all_steps(run_dir) == [3, 6, 9]
+    assert all_steps(run_dir) == [3, 6, 9]
     assert not list((run_dir / "checkpoints").glob(".step-*"))
 
 
@@ -162,10 +164,10 @@ def test_a_full_disk_costs_the_checkpoint_but_not_the_older_one(flags, settings,
     assert "error: step 9: the checkpoint could not be written" in done.stderr and "Traceback" not in done.stderr
     assert "step-000003" in done.stderr and "--resume latest" in done.stderr
     run_dir = tmp_path / "run"
-    assert checkpoint.all_steps(run_dir) == [3]
+    assert all_steps(run_dir) == [3]
     assert not list((run_dir / "checkpoints").glob(".step-*"))
     assert pretrain(settings(resume="latest", **common))
-    assert checkpoint.all_steps(run_dir) == [3, 6, 9]
+    assert all_steps(run_dir) == [3, 6, 9]
 
 
 def poison(kind: str, step: int):
@@ -209,7 +211,7 @@ def test_a_number_that_is_not_finite_stops_before_the_update_and_names_step_and_
     run_dir = Path(run.run_dir)
     assert max(losses(run_dir)) == 4
     assert metrics.read(run_dir)[-1]["event"] == "not finite"
-    weights = checkpoint.load_model(run_dir).state_dict()
+    weights = load_model(run_dir).state_dict()
     assert all(bool(torch.isfinite(tensor).all()) for tensor in weights.values())
 
 
@@ -266,7 +268,7 @@ def test_a_family_without_an_entry_is_refused_with_the_list(settings, tmp_path):
 def test_a_new_run_can_go_on_from_another_runs_checkpoint_with_its_settings(settings, flags):
     first = settings(normalization__scheme="lns")
     assert pretrain(first)
-    start = checkpoint.path_of(Path(first.run_dir), 3)
+    start = path_of(Path(first.run_dir), 3)
     branch = parse(["--run-dir", f"{first.run_dir}-branch", "--resume", str(start)], prog="test")
     assert branch.normalization.scheme == "lns" and branch.data == first.data
     assert pretrain(branch)
@@ -280,12 +282,12 @@ def test_going_back_in_a_run_leaves_no_checkpoint_of_the_course_it_left(settings
     run = settings(train__steps=9, checkpoint__every=3)
     assert pretrain(run)
     run_dir = Path(run.run_dir)
-    start = checkpoint.path_of(run_dir, 3)
+    start = path_of(run_dir, 3)
     capsys.readouterr()
     assert pretrain(settings(resume=start, train__steps=9, checkpoint__every=100, optim__lr=1e-4))
     out = capsys.readouterr().out
     assert "later checkpoints of steps [6, 9]" in out and "optim.lr: 0.001 -> 0.0001" in out
-    assert checkpoint.all_steps(run_dir) == [3, 9]
+    assert all_steps(run_dir) == [3, 9]
     assert sorted(path.name for path in (run_dir / "checkpoints" / "superseded").iterdir()) == [
         "step-000006",
         "step-000009",
@@ -312,7 +314,7 @@ def test_a_run_folder_stands_for_its_newest_checkpoint(settings):
 def test_a_checkpoint_with_another_scheme_than_the_settings_is_refused(settings):
     first = settings(normalization__scheme="lns", train__steps=3)
     assert pretrain(first)
-    start = checkpoint.path_of(Path(first.run_dir), 3)
+    start = path_of(Path(first.run_dir), 3)
     with pytest.raises(ConfigError, match="--normalization.scheme pre: .* say --normalization.scheme lns"):
         pretrain(settings("second", model__checkpoint=start))
     assert pretrain(settings("third", model__checkpoint=start, normalization__scheme="lns", train__steps=1))
