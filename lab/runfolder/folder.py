@@ -95,7 +95,7 @@ def environment(world_size: int) -> dict[str, Any]:
 
 def _git_revision() -> str | None:
     """Commit of the source tree that runs, with a + if it has changes; None for an installed package."""
-    here = Path(__file__).parent
+    here = Path(__file__).parents[1]
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True, timeout=10)
