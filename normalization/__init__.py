@@ -11,7 +11,6 @@ with a scheme load through `AutoModelForCausalLM.from_pretrained`.
 
 from __future__ import annotations
 
-from normalization import auto as _auto
 from normalization.api import (
     apply,
     config,
@@ -22,12 +21,13 @@ from normalization.api import (
     plans,
     spec,
 )
+from normalization.auto import register as _register
 from normalization.folding import fold, from_pre_ln
 from normalization.initialization import initialize
 from normalization.plan import LayerPlan
 from normalization.specification import NormalizationSpec
 
-_auto.register()
+_register()
 
 __all__ = [
     "LayerPlan",

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from normalization import schemes
 from normalization.api import apply, family_of, plans, spec
 from normalization.auto import stock_config
 from normalization.families import Family
 from normalization.plan import LayerPlan
+from normalization.schemes import get as get_scheme
 
 
 def fold(model: PreTrainedModel) -> PreTrainedModel:
@@ -81,7 +81,7 @@ def scale_norms(layer: nn.Module, family: Family, factor: float) -> None:
 
 def _refuse_unfoldable(model: nn.Module, family: Family, layer_plans: list[LayerPlan]) -> None:
     normalization = spec(model)
-    stock = schemes.get(family.stock_scheme).plans(len(layer_plans), {})
+    stock = get_scheme(family.stock_scheme).plans(len(layer_plans), {})
     # A scale right behind a norm is a matter of the norm's weight; anything else moves or adds a norm.
     weighted = _norm_has_weight(family, model)
     for number, (plan, stock_plan) in enumerate(zip(layer_plans, stock, strict=True), start=1):
