@@ -23,9 +23,10 @@ from lab import manifest, rundir
 from lab.errors import RunError
 
 TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 4e-3}
-"""Largest difference between logits, as a share of the largest logit, that rounding explains."""
+"""Difference between logits, as `difference` counts it, that rounding explains."""
 
-_LENGTH, _BATCH = 64, 2
+LENGTH, _POSITIONS = 2048, 256
+"""Tokens of an input, since some faults grow with the position; and at how many of them logits are compared."""
 
 _LOGITS = """
 import sys, torch
@@ -37,7 +38,10 @@ else:
 from transformers import AutoModelForCausalLM
 model = AutoModelForCausalLM.from_pretrained(sys.argv[2], trust_remote_code=sys.argv[1] == "bare", dtype="auto").eval()
 with torch.no_grad():
-    logits = {name: model(ids, use_cache=False).logits.float() for name, ids in load_file(sys.argv[3]).items()}
+    logits = {
+        name: model(ids, use_cache=False, logits_to_keep=torch.tensor(eval(sys.argv[5])[name])).logits.float()
+        for name, ids in load_file(sys.argv[3]).items()
+    }
 save_file(logits, sys.argv[4])
 """
 

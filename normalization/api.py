@@ -151,6 +151,25 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
     return family_of(model).decoder_layers(model)
 
 
+def experts(model: nn.Module) -> dict[str, int]:
+    """The parameters of a causal LM that hold one weight an expert, shaped (experts, ...), by their full names: how
+    many of the experts one token passes through. Empty where there are none.
+
+    Raises:
+        ValueError: a model of an unknown family.
+    """
+    family = family_of(model)
+    if family.experts is None:
+        return {}
+    config: Any = model.config
+    active = getattr(config, family.experts.active)
+    return {
+        f"{family.layers}.{number}.{name}": active
+        for number, layer in enumerate(family.decoder_layers(model))
+        for name in dict(layer.named_parameters()).keys() & set(family.experts.weights)
+    }
+
+
 def describe(model: nn.Module, *, file: TextIO | None = None) -> None:
     """Print a causal LM's plan layer by layer: one line each, N being the layer's norm and F its sublayer.
 

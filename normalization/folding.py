@@ -33,9 +33,15 @@ def fold(model: PreTrainedModel) -> PreTrainedModel:
     family = family_of(model)
     layer_plans = plans(model)
     _refuse_unfoldable(model, family, layer_plans)
-    folded = family.stock(copy.deepcopy(stock_config(model.config, family)))
-    folded.to(next(model.parameters()).dtype).to(next(model.parameters()).device)
-    folded.load_state_dict(model.state_dict())
+    folded = family.stock(stock_config(model.config, family))
+    for own, of_model in (
+        (dict(folded.named_parameters()), dict(model.named_parameters())),
+        (dict(folded.named_buffers()), dict(model.named_buffers())),
+    ):
+        assert own.keys() == of_model.keys()
+        for name, tensor in own.items():
+            # Each in its own type: the rotary table stays in float32 beside weights in bfloat16.
+            tensor.data = of_model[name].detach().clone()
     for layer, plan in zip(family.decoder_layers(folded), layer_plans, strict=True):
         scale_norms(layer, family, plan.input_scale)
     folded.generation_config = copy.deepcopy(model.generation_config)
