@@ -264,7 +264,7 @@ def test_describe(family: str) -> None:
 
 @tiny.each_family
 def test_no_row_is_frozen_without_a_padding_token(family: str) -> None:
-    """PRIOR_ART 2.1, item 8: `pad_token_id: -1` freezes a real token's embedding at zero."""
+    """Published configs have `pad_token_id: -1`, which freezes a real token's embedding at zero."""
     model = normalization.initialize(normalization.from_config(tiny.config(family, pad_token_id=None), "lns"))
     embedding = model.get_input_embeddings()
     assert embedding.padding_idx is None

@@ -102,7 +102,7 @@ def test_reloads_without_the_final_norm(tmp_path: Path, family: str, scheme: str
 
 @tiny.each_representative
 def test_same_parameter_names_reload_as_what_they_are(tmp_path: Path, family: str) -> None:
-    """PRIOR_ART 2.1, item 2: `strict=True` cannot tell these checkpoints apart, so the config must."""
+    """`strict=True` cannot tell these checkpoints apart, so the config must."""
     outputs = {}
     for scheme in ("pre", "post", "lns", "deepnorm", "mix", "out"):
         model = tiny.patched(family, scheme)
