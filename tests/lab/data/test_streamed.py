@@ -17,7 +17,8 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from lab.data import Corpus, DataConfig, DataError, load_tokenizer, preparation, prepare, sources, tokenizer
+from lab.data import Corpus, DataConfig, DataError, load_tokenizer, prepare, sources, tokenizer
+from lab.data import corpus as corpus_module
 from lab.data.documents import Document, Skipped, as_document, in_share
 from lab.data.hub import HubSource
 from lab.data.loading import Batches
@@ -63,7 +64,7 @@ def folders_are_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
     def resolve(config: DataConfig) -> HubSource:
         return HubSource(config.source[0], config.subset, config.split, config.heldout_split, config.field)
 
-    for module in (preparation, tokenizer):
+    for module in (corpus_module, tokenizer):
         monkeypatch.setattr(module, "resolve_source", resolve)
 
 

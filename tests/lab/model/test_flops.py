@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import DynamicCache
 
 import normalization
-from lab.flops import flops_per_token, peak_flops
+from lab.model.flops import flops_per_token, peak_flops
 from tests.normalization import tiny
 
 LENGTH = 12

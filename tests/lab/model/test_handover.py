@@ -9,12 +9,12 @@ import pytest
 import torch
 
 import normalization
-from lab.convert import Convert, convert
+from lab.commands.convert import Convert, convert
 from lab.errors import RunError
-from lab.export import Export, export
-from lab.handover import TOLERANCE
-from lab.prune import Prune, prune
-from lab.smaller import difference_to_skipping, without
+from lab.commands.export import Export, export
+from lab.model.handover import TOLERANCE
+from lab.commands.prune import Prune, prune
+from lab.model.shrink import difference_to_skipping, without
 from tests.normalization import tiny
 
 LENGTH = 2048
