@@ -36,6 +36,7 @@ def to_record(pair: Pair, judgement: Judgement, *, run: Mapping[str, Any]) -> di
         "digest": pair.digest,
         "dataset": pair.dataset,
         "family": pair.family,
+        "language": pair.language,
         "human": pair.human,
         "verdict": asdict(judgement.verdict),
         "query": pair.query,
