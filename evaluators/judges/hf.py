@@ -12,8 +12,9 @@ from typing import Any
 
 from evaluators.errors import ConfigError
 from evaluators.judges import Abilities, Backend, CallError, judge
+from evaluators.messages import Call, Reply
 from evaluators.probabilities import expectation
-from evaluators.reviews import Call, Reply, Usage
+from evaluators.values import Usage
 
 _SCORE_LINE = re.compile(r"\n?[^\n]*\bscore(?: of (?:the )?assistant [12])?\W*[:=]", re.IGNORECASE)
 

@@ -12,9 +12,10 @@ from urllib.parse import urlsplit
 
 from evaluators.errors import ConfigError, RunError
 from evaluators.judges import Abilities, Backend, CallError, NoSchemaError, estimated_tokens, judge
+from evaluators.messages import Call, Reply
 from evaluators.parsing import Scores, parse_scores
 from evaluators.probabilities import Token, expected_score
-from evaluators.reviews import Call, Reply, Usage
+from evaluators.values import Usage
 
 DEFAULT_URL = "https://api.openai.com/v1"
 _TOP = 20
