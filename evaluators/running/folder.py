@@ -86,6 +86,11 @@ def read_records(path: Path) -> Iterator[dict[str, Any]]:
             yield record
 
 
+def has_blank(record: Mapping[str, Any]) -> bool:
+    """Whether a response of a sample has no text: it is judged like others, and counted."""
+    return any(record[name] is not None and not record[name].strip() for name in ("response1", "response2"))
+
+
 class Folder:
     """A run's folder, locked; `done` knows which samples have a record already."""
 

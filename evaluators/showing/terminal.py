@@ -22,7 +22,7 @@ def printable(text: str) -> str:
 
 
 def _indented(text: str, by: int) -> str:
-    return textwrap.indent(printable(text.strip()) or "(empty)", " " * by)
+    return textwrap.indent(printable(text.strip()) or "(blank)", " " * by)
 
 
 def network_text(record: Mapping[str, Any]) -> Iterator[str]:
@@ -91,6 +91,8 @@ def summary_text(tally: Tally, *, seconds: float | None, lost: int) -> Iterator[
     yield from _reasons("            unscored: ", tally.unscored_reviews)
     if tally.shortened:
         yield f"shortened   {tally.shortened:,} samples whose prompts did not fit the context"
+    if tally.blank:
+        yield f"blank       {tally.blank:,} samples with a blank response, judged like others"
     if tally.suspicious_samples:
         kinds = ", ".join(f"{kind} {count}" for kind, count in tally.suspicious.most_common())
         yield f"suspicious  {tally.suspicious_samples:,} samples with responses that try to judge themselves ({kinds})"
