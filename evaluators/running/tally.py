@@ -34,7 +34,7 @@ def agreement(counts: Mapping[tuple[int, int | None], int]) -> Agreement:
     Args:
         counts: (human label, winner; None for unscored) -> number of samples.
     """
-    scored = {(human, winner): count for (human, winner), count in counts.items() if winner is not None and count}
+    scored = {cell: count for cell, count in counts.items() if cell[1] is not None and count}
     unscored = sum(count for (_, winner), count in counts.items() if winner is None)
     used = {label for cell in scored for label in cell}
     labels = tuple(label for label in (1, 2, 0) if label in used)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 from tests.house import arrows, circles, outside, upward
@@ -44,3 +45,12 @@ def test_judging_knows_nothing_of_training_and_models_are_loaded_late():
         "evaluators.judges.hf": {"torch", "transformers"},
         "evaluators.commands.checkpoints": {"normalization", "torch", "transformers"},
     }
+
+
+def test_every_file_beside_the_code_is_packed():
+    project = tomllib.loads((HOUSE.parent / "pyproject.toml").read_text())
+    patterns = project["tool"]["setuptools"]["package-data"]["evaluators"]
+    packed = {pattern: set(HOUSE.glob(pattern)) for pattern in patterns}
+    assert [pattern for pattern, files in packed.items() if not files] == []
+    beside = {path for path in HOUSE.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert beside == set().union(*packed.values())
