@@ -56,6 +56,24 @@ def test_every_trap_loads_with_the_id_of_its_line():
     assert {pair.dataset for pair in pairs if not pair.query.strip()} == {"mt-bench"}
 
 
+def test_lines_that_loaded_before_empty_queries_did_are_the_same_samples():
+    """Ids and digests as of commit f3fa4d5: runs of that time go on."""
+    was = {
+        "llmeval2-0000": "8e916259427a5282",
+        "llmeval2-0001": "3c5e26ce0a7143d4",
+        "llmeval2-0019": "28d9af8915791d74",
+        "llmeval2-0033": "be1d3498ba1be3d8",
+    }
+    assert {pair.id: pair.digest for pair in load(TRAPS) if pair.id in was} == was
+
+
+def test_any_file_may_name_languages(tmp_path):
+    line = {"query": "q", "response1": "x", "response2": "y"}
+    path = tmp_path / "two.jsonl"
+    path.write_text("".join(json.dumps(line | own) + "\n" for own in ({"language": "Latin"}, {})))
+    assert [pair.language for pair in load(path, "jsonl")] == ["Latin", ""]
+
+
 def test_a_language_is_the_data_sets_where_the_script_bears_it_out():
     found = Counter((pair.dataset, pair.language) for pair in load(TRAPS))
     assert found["rlhf-reward-chinese", "Chinese"] == 4  # one of them quotes more Latin letters than it has Chinese
