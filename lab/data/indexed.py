@@ -8,7 +8,7 @@ the number of sequences consumed so far is the whole state.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +23,7 @@ from lab.data.config import DataConfig
 from lab.data.documents import Skipped, in_share
 from lab.data.encoder import Encoder
 from lab.data.errors import DataError
-from lab.data.loading import Batches, check_state, quiet_fork
+from lab.data.loading import Batches, check_states, quiet_fork, within_budget
 from lab.data.local import LocalSource
 from lab.data.packing import Batch, Blocks
 from lab.data.progress import bar
@@ -169,7 +169,8 @@ class IndexedBatches(Batches):
         world_size: int,
         micro_batch: int,
         start_sequences: int,
-        state: dict[str, Any] | None,
+        states: Sequence[dict[str, Any]],
+        tokens: int | None,
         workers: int,
     ) -> None:
         self._identity = {
@@ -179,21 +180,16 @@ class IndexedBatches(Batches):
             "block_length": blocks.block_length,
             "isolate_documents": blocks.isolate,
         }
-        if state is not None:
-            check_state(state, self._identity)
-            if start_sequences not in (0, state["sequences"]):
-                raise DataError(
-                    f"start_sequences={start_sequences}, but the saved position is {state['sequences']} sequences"
-                )
-            start_sequences = state["sequences"]
-        self._sequences = start_sequences
+        self._sequences = check_states(states, self._identity, start_sequences)
+        self._offsets = rank * micro_batch + np.arange(micro_batch)
+        self._tokens = tokens
         self._stride = world_size * micro_batch
         self._workers = workers
         self._loader = DataLoader(
             _MicroBatches(
                 blocks,
                 BlockOrder(len(blocks), seed),
-                start=start_sequences + rank * micro_batch,
+                start=self._sequences + rank * micro_batch,
                 stride=self._stride,
                 size=micro_batch,
             ),
@@ -209,10 +205,10 @@ class IndexedBatches(Batches):
         if self._iterator is None:
             with quiet_fork(self._workers):
                 self._iterator = iter(self._loader)
-        batch = next(self._iterator)
+        numbers = self._sequences + self._offsets
         self._sequences += self._stride
-        return batch
+        return within_budget(next(self._iterator), numbers, self._tokens)
 
     def state_dict(self) -> dict[str, Any]:
-        """The position after the batches taken so far; good for any number of ranks and micro-batch size."""
+        """The position after the batches taken so far, the same on every rank; good for any layout."""
         return {**self._identity, "sequences": self._sequences}

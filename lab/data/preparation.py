@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -33,7 +33,8 @@ class _MakeBatches(Protocol):
         world_size: int,
         micro_batch: int,
         start_sequences: int,
-        state: dict[str, Any] | None,
+        states: Sequence[dict[str, Any]],
+        tokens: int | None,
         vocab_size: int | None,
     ) -> Batches: ...
 
@@ -78,7 +79,8 @@ class Corpus:
         world_size: int,
         micro_batch: int,
         start_sequences: int = 0,
-        state: dict[str, Any] | None = None,
+        states: Sequence[dict[str, Any]] = (),
+        tokens: int | None = None,
     ) -> Batches:
         """Endless micro-batches of one rank, `micro_batch` sequences each.
 
@@ -87,19 +89,20 @@ class Corpus:
             world_size: number of processes that train together.
             micro_batch: sequences a rank takes at a time.
             start_sequences: sequences consumed so far by all ranks. It is all that an indexed source needs to
-                continue, on any number of ranks; a streamed source needs `state`.
-            state: what this rank's `state_dict()` gave.
+                continue; a streamed source needs `states`.
+            states: what the `state_dict()` of every rank gave, however many there were; empty at the beginning.
+            tokens: the run's length, in tokens (sequences x block length), past which targets are ignored.
 
         Raises:
-            DataError: `state` belongs to other data, settings or (streamed) another number of ranks or
-            workers.
+            DataError: `states` belong to other data or settings, or are not those of all ranks.
         """
         return self._make_batches(
             rank=rank,
             world_size=world_size,
             micro_batch=micro_batch,
             start_sequences=start_sequences,
-            state=state,
+            states=states,
+            tokens=tokens,
             vocab_size=self._vocab_size,
         )
 
@@ -181,62 +184,40 @@ def _streamed(
     seed: int,
     progress: bool,
 ) -> Corpus:
-    from lab.data.streamed import StreamedBatches, StreamedBlocks
+    from lab.data.reader import Reading
+    from lab.data.streamed import StreamedBatches
 
     stream = source.stream(config.split, progress=progress)
+    if stream.num_shards < config.readers:
+        stream = stream.reshard()  # a Parquet file's row groups are files of their own then
     path, held, skipped = read_heldout(config, source, encoder, progress=progress)
     heldout = Blocks(path, block_length=config.block_length, end=encoder.end, isolate=config.isolate_documents)
     share = heldout_share(config)
     data_key = content_key(source=source.fingerprint(progress=progress), heldout_share=share, tokenizer=encoder.digest)
 
-    def make_batches(
-        *,
-        rank: int,
-        world_size: int,
-        micro_batch: int,
-        start_sequences: int,
-        state: dict[str, Any] | None,
-        vocab_size: int | None,
-    ) -> Batches:
-        if start_sequences and state is None:
-            raise DataError(
-                f"cannot continue a streamed data set after {start_sequences} sequences without the saved "
-                f"position of rank {rank}: resume on as many processes as before"
-            )
-        per_rank = stream.num_shards // world_size if stream.num_shards % world_size == 0 else stream.num_shards
-        if config.workers > per_rank:
-            raise DataError(
-                f"--data.workers {config.workers}: a rank has only {per_rank} file(s) of {source.name} to "
-                f"read, so some loader processes would have none; use --data.workers {per_rank} or fewer"
-            )
-        blocks = StreamedBlocks(
-            stream,
+    readers = min(config.readers, stream.num_shards)
+
+    def make_batches(*, vocab_size: int | None, **position: Any) -> Batches:
+        reading = Reading(
+            stream=stream,
+            readers=readers,
             field=config.field,
             keep=partial(_trained_on, share=share),
             encoder=encoder,
             block_length=config.block_length,
-            shuffle_buffer=config.shuffle_buffer,
+            window=-(-config.shuffle_buffer // readers),
             seed=seed,
-            rank=rank,
-            world_size=world_size,
             vocab_size=vocab_size,
         )
+        identity = {
+            "data": data_key,
+            "seed": seed,
+            "block_length": config.block_length,
+            "isolate_documents": config.isolate_documents,
+            "shuffle_buffer": config.shuffle_buffer,
+        }
         return StreamedBatches(
-            blocks,
-            identity={
-                "data": data_key,
-                "seed": seed,
-                "block_length": config.block_length,
-                "isolate_documents": config.isolate_documents,
-                "shuffle_buffer": config.shuffle_buffer,
-                "world_size": world_size,
-                "rank": rank,
-            },
-            isolate=config.isolate_documents,
-            end=encoder.end,
-            micro_batch=micro_batch,
-            workers=config.workers,
-            state=state,
+            reading, identity=identity, isolate=config.isolate_documents, workers=config.workers, **position
         )
 
     counts = {
@@ -248,6 +229,7 @@ def _streamed(
         "train_documents": None,
         "train_tokens": None,
         "train_blocks": None,
+        "readers": readers,
         **_heldout_counts(held, heldout),
         "longest_document_tokens": held.longest_document,
         "skipped": skipped,

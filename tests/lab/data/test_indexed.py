@@ -103,9 +103,11 @@ def test_resume_is_exact_on_any_number_of_ranks(folder: Path, workers: int) -> N
     state = json.loads(json.dumps(whole.state_dict()))
     assert state["sequences"] == 20
     expected = rows(whole, 6)
-    assert rows(made.batches(rank=0, world_size=1, micro_batch=4, state=state), 6) == expected
+    assert rows(made.batches(rank=0, world_size=1, micro_batch=4, states=[state]), 6) == expected
     assert rows(made.batches(rank=0, world_size=1, micro_batch=4, start_sequences=20), 6) == expected
-    two = [made.batches(rank=rank, world_size=2, micro_batch=2, start_sequences=20, state=state) for rank in range(2)]
+    two = [
+        made.batches(rank=rank, world_size=2, micro_batch=2, start_sequences=20, states=[state]) for rank in range(2)
+    ]
     assert [row for _ in range(6) for rank in two for row in rows(rank, 1)] == expected
 
 
@@ -117,10 +119,10 @@ def test_a_position_in_other_data_is_refused(folder: Path) -> None:
         ("--data.source", corpus(folder, heldout_fraction=0.1)),
     ):
         with pytest.raises(DataError, match=flag):
-            made.batches(rank=0, world_size=1, micro_batch=4, state=state)
+            made.batches(rank=0, world_size=1, micro_batch=4, states=[state])
     moved = state | {"sequences": 4}
-    with pytest.raises(DataError, match="start_sequences=8"):
-        corpus(folder).batches(rank=0, world_size=1, micro_batch=4, start_sequences=8, state=moved)
+    with pytest.raises(DataError, match=r"do not belong together: they are \[4, 8\] sequences"):
+        corpus(folder).batches(rank=0, world_size=1, micro_batch=4, start_sequences=8, states=[moved])
 
 
 def test_figures(folder: Path) -> None:
