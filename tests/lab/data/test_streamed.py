@@ -270,7 +270,9 @@ def test_a_reader_goes_on_without_reading_its_part_again(folder: Path, monkeypat
 
 
 @pytest.mark.slow
-def test_two_real_processes_read_what_one_does(folder: Path) -> None:
+def test_two_real_processes_read_what_one_does(tmp_path: Path) -> None:
+    folder = tmp_path
+    write_shards(folder / "shards", "jsonl")
     made = corpus(folder, readers=4)
     script = """
 import json, sys
