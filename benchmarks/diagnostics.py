@@ -23,10 +23,10 @@ import torch
 import tyro
 
 from lab.diagnostics import Options, Probe, measure, targets
-from lab.diagnostics.processes import Processes
+from lab.diagnostics.engine.processes import Processes
+from lab.diagnostics.engine.session import Session
+from lab.diagnostics.engine.streams import recorder
 from lab.diagnostics.runs import Plan
-from lab.diagnostics.session import Session
-from lab.diagnostics.streams import recorder
 from lab.quiet import quieten
 
 

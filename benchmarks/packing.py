@@ -24,7 +24,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lab.data import Blocks
-from lab.data.corpus import builtin_files
+from lab.data.builtin import builtin_files
 from lab.data.documents import Document, Skipped, as_document
 from lab.data.encoder import Encoder
 from lab.data.packing import IGNORED, Batch

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from lab.diagnostics.figures import Figure, layer_axis, stream_axis
-from lab.diagnostics.probe import Probe
+from lab.diagnostics.engine.probe import Probe
 from lab.diagnostics.record import Record
 from lab.diagnostics.summary import summarize
+from lab.diagnostics.values import Figure, layer_axis, stream_axis
 
 RUNS, CHECKPOINTS, LAYERS, HEADS = 4, 20, 12, 8
 SCHEMES = ("pre", "post", "mix", "lns")

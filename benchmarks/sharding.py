@@ -21,15 +21,16 @@ import psutil
 import torch
 import tyro
 
-from lab import rundir
-from lab.config import CheckpointConfig, LogConfig, ModelConfig, MonitorsConfig, RunConfig, TrainConfig
-from lab.console import Console, table
+from lab.config.sections import CheckpointConfig, LogConfig, ModelConfig, MonitorsConfig, RunConfig, TrainConfig
 from lab.data import DataConfig, load_tokenizer, prepare
-from lab.distributed import make_accelerator
-from lab.heartbeat import Heartbeat
-from lab.models import build_model
+from lab.model.build import build_model
+from lab.parallel.accelerator import make_accelerator
+from lab.parallel.heartbeat import Heartbeat
 from lab.quiet import quieten
-from lab.train import Trainer
+from lab.runfolder.console import Console
+from lab.runfolder.folder import create as create_run_folder
+from lab.runfolder.text import table
+from lab.training.loop import Trainer
 
 CHECKPOINTS = 3
 
@@ -109,7 +110,7 @@ def worker(options: dict) -> None:
     model = build_model(run, tokenizer_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id)
     trainer = Trainer(run, model, corpus, tokenizer, accelerator, Console(enabled=False), Heartbeat(3600), None)
     if accelerator.is_main_process:
-        rundir.create(run, derived={}, data={}, world_size=wanted.processes)
+        create_run_folder(run, derived={}, data={}, world_size=wanted.processes)
     trainer.logbook.open()
     arms = {"plain": run, "monitored": replace(run, monitors=MonitorsConfig(every=1))}
     seconds: dict[str, list[float]] = {name: [] for name in arms}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import tyro
 
-from lab.console import table
+from lab.runfolder.text import table
 
 COMMANDS = {
     "python -c pass": ["-c", "pass"],

@@ -17,15 +17,16 @@ import torch
 import torch.nn.functional as F
 import tyro
 
-from lab.config import LogConfig, ModelConfig, MonitorsConfig, OptimConfig, RunConfig, TrainConfig
-from lab.console import Console, table
+from lab.config.sections import LogConfig, ModelConfig, MonitorsConfig, OptimConfig, RunConfig, TrainConfig
 from lab.data import Corpus, DataConfig, load_tokenizer, prepare
-from lab.distributed import make_accelerator
-from lab.heartbeat import Heartbeat
-from lab.models import build_model
-from lab.optim import build_optimizer
+from lab.model.build import build_model
+from lab.parallel.accelerator import make_accelerator
+from lab.parallel.heartbeat import Heartbeat
 from lab.quiet import quieten
-from lab.train import Trainer
+from lab.runfolder.console import Console
+from lab.runfolder.text import table
+from lab.training.loop import Trainer
+from lab.training.optim import build_optimizer
 
 
 @dataclass(frozen=True)

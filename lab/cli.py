@@ -11,19 +11,22 @@ PROG = "depthlab"
 EXIT_INTERRUPTED = 130
 COMMANDS = {
     "pretrain": ("lab.pretrain", "train a causal LM with a normalization scheme, in one process"),
-    "describe": ("lab.describe", "print the normalization plan of a checkpoint, layer by layer"),
+    "describe": ("lab.commands.describe", "print the normalization plan of a checkpoint, layer by layer"),
     "diagnose": (
         "lab.diagnostics.command",
         "measure what each layer of a checkpoint, or of any causal LM, contributes",
     ),
     "report": ("lab.report.command", "turn runs into one page to look at: training, layers by checkpoint, comparison"),
     "compare": ("lab.report.compare_command", "print the final figures of runs side by side, pooled over seeds"),
-    "prune": ("lab.prune", "write a checkpoint without some of its layers, chosen by you or by what they contribute"),
-    "export": ("lab.export", "write a checkpoint that loads without depthlab: stock, or with its own code"),
-    "convert": ("lab.convert", "turn a Pre-LN checkpoint into LayerNorm Scaling that computes the same"),
+    "prune": (
+        "lab.commands.prune",
+        "write a checkpoint without some of its layers, chosen by you or by what they contribute",
+    ),
+    "export": ("lab.commands.export", "write a checkpoint that loads without depthlab: stock, or with its own code"),
+    "convert": ("lab.commands.convert", "turn a Pre-LN checkpoint into LayerNorm Scaling that computes the same"),
     "launch": ("launch.command", "train on many processes and machines: presets, memory estimate, stop and resume"),
     "judge": ("evaluators.command", "judge model outputs with a network of LLM reviewers"),
-    "demo": ("lab.demo", "train a small deep model with three schemes on built-in text, and compare"),
+    "demo": ("lab.commands.demo", "train a small deep model with three schemes on built-in text, and compare"),
 }
 """Subcommand -> (module with `main(argv, prog=...)`, what it does)."""
 

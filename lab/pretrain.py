@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+
+# Run as a script, this folder stands first on the path, and its rooms would hide packages of the same names.
+_HERE = os.path.dirname(os.path.realpath(__file__))
+sys.path[:] = [entry for entry in sys.path if os.path.realpath(entry) != _HERE]
 
 
-def main(argv: Sequence[str] | None = None, *, prog: str = "lab/pretrain.py") -> int:
+def main(argv: list[str] | None = None, *, prog: str = "lab/pretrain.py") -> int:
     """Run one pre-training.
 
     Returns:
@@ -17,13 +20,13 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "lab/pretrain.py") ->
     from lab.quiet import quieten
 
     quieten()
+    from lab.config.read import parse
     from lab.errors import EXIT_ERROR, EXIT_USAGE, ConfigError, LostRankError, UserError
-    from lab.settings import parse
-    from lab.signals import EXIT_STOPPED
+    from lab.training.signals import EXIT_STOPPED
 
     try:
         run = parse(sys.argv[1:] if argv is None else argv, prog=prog)
-        from lab.run import pretrain  # after parsing: a wrong flag should not wait for it
+        from lab.training.run import pretrain  # after parsing: a wrong flag should not wait for it
 
         complete = pretrain(run)
     except UserError as error:

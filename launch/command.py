@@ -16,7 +16,7 @@ import tyro
 from lab.errors import EXIT_ERROR, EXIT_USAGE, ConfigError, UserError
 
 if TYPE_CHECKING:
-    from lab.config import RunConfig
+    from lab.config.sections import RunConfig
     from launch.presets import Preset
 
 ADDRESS = "MAIN_ADDRESS"
@@ -149,7 +149,7 @@ def _check(launch: Launch, preset: Preset) -> None:
 
 def _check_run(launch: Launch, flags: list[str], prog: str) -> RunConfig:
     """The run's settings, with what only the number of processes decides."""
-    from lab.settings import parse
+    from lab.config.read import parse
 
     run = parse(flags, prog=f"{prog} --")
     processes = launch.nodes * (launch.processes_per_node or 1)
@@ -161,7 +161,7 @@ def _check_run(launch: Launch, flags: list[str], prog: str) -> RunConfig:
             f"{micro_step}"
         )
     if run.resume is None:
-        from lab.rundir import refuse_existing
+        from lab.runfolder.folder import refuse_existing
 
         refuse_existing(Path(run.run_dir))
     return run

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from lab.config import RunConfig
+from lab.config.sections import RunConfig
 from lab.data import load_tokenizer
 from lab.errors import UserError
-from lab.models import model_config
+from lab.model.build import model_config
 from launch.presets import Preset
 
 GIB = 2**30

@@ -15,12 +15,12 @@ from typing import Any
 
 import psutil
 
-from lab import metrics
-from lab.signals import EXIT_STOPPED, STOP_FILE
+from lab.runfolder import metrics
+from lab.training.signals import EXIT_STOPPED, STOP_FILE
 from launch import guard
 
 CONFIG = "config.yaml"
-"""`lab.rundir.CONFIG`, which is not imported because it brings torch: a supervisor should cost little memory."""
+"""As in `lab.runfolder.folder`, which brings torch: a supervisor should cost little memory."""
 POLL_S = 0.5
 SAME_REQUEST_S = 1.0
 _PR_SET_CHILD_SUBREAPER = 36

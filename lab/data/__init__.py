@@ -1,14 +1,14 @@
 """Text source -> tokens -> packed blocks, sharded by rank and worker, resumable to the exact token.
 
     config.py     `DataConfig`, the `--data.*` flags
-    sources.py    which kind of source is named: `local.py` (files, `corpus.py` for `builtin`) or `hub.py`
+    sources.py    which kind of source is named: `local.py` (files, `builtin.py` for `builtin`) or `hub.py`
     readers.py    one file -> raw values;  documents.py: raw value -> document, and the held-out split
     tokenizer.py  load or train a tokenizer;  encoder.py: texts -> token ids
     packing.py    token stream -> blocks -> batches
     indexed.py    sources tokenised once into files (`token_file.py`), in any order
     streamed.py   sources tokenised on the fly;  heldout.py: the held-out documents of those
     loading.py    what the batches of both have in common
-    preparation.py  `prepare` puts it together into a `Corpus`;  cache.py: builds shared by processes
+    corpus.py     `prepare` puts it together into a `Corpus`;  cache.py: builds shared by processes
 
 Only `DataConfig` is imported at once: the command line must answer `--help` without loading torch.
 """
@@ -21,17 +21,17 @@ from lab.data.config import DataConfig
 from lab.data.errors import DataError
 
 if TYPE_CHECKING:
+    from lab.data.corpus import Corpus, prepare
     from lab.data.packing import Blocks
-    from lab.data.preparation import Corpus, prepare
     from lab.data.tokenizer import load_tokenizer
 
 __all__ = ["Blocks", "Corpus", "DataConfig", "DataError", "load_tokenizer", "prepare"]
 
 _LAZY = {
     "Blocks": "lab.data.packing",
-    "Corpus": "lab.data.preparation",
+    "Corpus": "lab.data.corpus",
     "load_tokenizer": "lab.data.tokenizer",
-    "prepare": "lab.data.preparation",
+    "prepare": "lab.data.corpus",
 }
 
 

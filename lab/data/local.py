@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from lab.data.builtin import builtin_files
 from lab.data.cache import content_key
 from lab.data.config import DataConfig, TextUnit
-from lab.data.corpus import builtin_files
 from lab.data.documents import Document, Skipped, as_document, no_documents
 from lab.data.errors import DataError, did_you_mean
 from lab.data.progress import bar

@@ -1,11 +1,11 @@
-"""What each layer contributes, measured on a checkpoint. A new diagnostic is one new file in this folder.
+"""What each layer contributes, measured on a checkpoint. A new diagnostic is one new file in `measures/`.
 
-    registry.py   the decorator; base.py: what a diagnostic is;  figures.py: what it gives
-    variance.py, angular.py, rank.py, lens.py, attention.py      readings of one shared pass
-    removal.py, jacobian.py                                      readings that run layers again
-    gradients.py, sparsity.py, spectra.py                        experiments with passes of their own
-    streams.py    the one instrument;  decoding.py: streams to losses;  blocks.py: sums that pool exactly
-    session.py    model, probe, settings and processes of one measurement;  probe.py: the token blocks
+    registry.py   the decorator; base.py: what a diagnostic is;  values.py: the figures that it gives
+    measures/     variance, angular, rank, lens, attention       readings of one shared pass
+                  removal, jacobian                              readings that run layers again
+                  gradients, sparsity, spectra                   experiments with passes of their own
+    engine/       streams.py: the one instrument;  decoding.py: streams to losses;  block_sums.py: pooled exactly
+                  session.py: model, probe, settings and processes of one measurement;  probe.py: the token blocks
     measurement.py  one model -> a record;  record.py: its file;  summary.py: the curse of depth in a few figures
     runs.py       every checkpoint of a run;  show.py: tables;  command.py: the command line
 
@@ -17,20 +17,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lab.diagnostics.figures import Figure
+    from lab.diagnostics.engine.probe import Probe
     from lab.diagnostics.measurement import measure
     from lab.diagnostics.options import Options
-    from lab.diagnostics.probe import Probe
     from lab.diagnostics.record import Record, load
     from lab.diagnostics.registry import names
     from lab.diagnostics.runs import after_checkpoint, start_watcher
+    from lab.diagnostics.values import Figure
 
 __all__ = ["Figure", "Options", "Probe", "Record", "after_checkpoint", "load", "measure", "names", "start_watcher"]
 
 _LAZY = {
-    "Figure": "figures",
+    "Figure": "values",
     "Options": "options",
-    "Probe": "probe",
+    "Probe": "engine.probe",
     "Record": "record",
     "after_checkpoint": "runs",
     "load": "record",

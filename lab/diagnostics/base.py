@@ -8,10 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lab.diagnostics.blocks import BlockSums
-from lab.diagnostics.figures import Figure
-from lab.diagnostics.session import Session
-from lab.diagnostics.streams import Streams
+from lab.diagnostics.engine.block_sums import BlockSums
+from lab.diagnostics.engine.session import Session
+from lab.diagnostics.engine.streams import Streams
+from lab.diagnostics.values import Figure
 from lab.errors import UserError
 
 

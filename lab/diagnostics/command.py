@@ -78,7 +78,7 @@ def main(argv: Sequence[str], *, prog: str) -> int:
 
 def _diagnose(wanted: Diagnose) -> None:
     from lab.diagnostics import registry, runs, targets
-    from lab.diagnostics.processes import Processes
+    from lab.diagnostics.engine.processes import Processes
     from lab.diagnostics.record import load
     from lab.diagnostics.show import show
     from lab.errors import ConfigError, RunError

@@ -9,15 +9,15 @@ import torch
 from transformers import PreTrainedModel
 
 from lab.diagnostics.base import Diagnostic, Experiment, Reading
-from lab.diagnostics.figures import Figure
+from lab.diagnostics.engine.probe import Probe
+from lab.diagnostics.engine.processes import Processes
+from lab.diagnostics.engine.session import Session, family, undisturbed, use_attention
+from lab.diagnostics.engine.streams import recorder
 from lab.diagnostics.options import Options
-from lab.diagnostics.probe import Probe
-from lab.diagnostics.processes import Processes
 from lab.diagnostics.record import Record
 from lab.diagnostics.registry import chosen, get
-from lab.diagnostics.session import Session, family, undisturbed, use_attention
-from lab.diagnostics.streams import recorder
 from lab.diagnostics.summary import summarize
+from lab.diagnostics.values import Figure
 from lab.errors import UserError
 
 Say = Callable[[str], None]

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from lab.diagnostics.figures import Figure
-from lab.diagnostics.probe import Probe
+from lab.diagnostics.engine.probe import Probe
+from lab.diagnostics.values import Figure
 from lab.errors import RunError
 from lab.hashing import file_hash
 
@@ -49,7 +49,7 @@ class Record:
     ) -> Record:
         """The record of a session."""
         import normalization
-        from lab.rundir import environment
+        from lab.runfolder.folder import environment
 
         model = session.model
         about = {

@@ -40,9 +40,9 @@ def diagnostic(name: str, *, source: str, cheap: bool = False) -> Callable[[Kind
 
 @cache
 def _import_all() -> None:
-    package = import_module("lab.diagnostics")
+    package = import_module("lab.diagnostics.measures")
     for module in pkgutil.iter_modules(package.__path__):
-        import_module(f"lab.diagnostics.{module.name}")
+        import_module(f"lab.diagnostics.measures.{module.name}")
 
 
 def names(*, cheap: bool = False) -> tuple[str, ...]:

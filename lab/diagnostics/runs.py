@@ -14,16 +14,19 @@ from typing import Any
 import torch
 from transformers import AutoConfig, PreTrainedModel
 
-from lab import checkpoint, manifest, rundir, settings
+from lab.checkpoint import manifest
+from lab.checkpoint.folder import path_of
+from lab.config.read import load as load_settings
 from lab.diagnostics import registry, targets
+from lab.diagnostics.engine.probe import Probe
+from lab.diagnostics.engine.probe_source import make_probe
+from lab.diagnostics.engine.processes import Processes
 from lab.diagnostics.measurement import measure
 from lab.diagnostics.options import Options
-from lab.diagnostics.probe import Probe
-from lab.diagnostics.probe_source import make_probe
-from lab.diagnostics.processes import Processes
 from lab.diagnostics.record import Record, load
 from lab.diagnostics.targets import Target
 from lab.errors import RunError
+from lab.runfolder.folder import CONFIG
 
 WATCH_INTERVAL_S = 5.0
 
@@ -181,8 +184,8 @@ def watch(run_dir: Path, plan: Plan, *, parent: int | None = None) -> None:
 
 
 def _is_complete(run_dir: Path, done: set[str]) -> bool:
-    config = run_dir / rundir.CONFIG
-    return config.is_file() and str(checkpoint.path_of(run_dir, settings.load(config).steps)) in done
+    config = run_dir / CONFIG
+    return config.is_file() and str(path_of(run_dir, load_settings(config).steps)) in done
 
 
 def _still_there(target: Target, plan: Plan) -> Record | None:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lab.console import count, table
-from lab.diagnostics.figures import Figure
 from lab.diagnostics.record import Record
+from lab.diagnostics.values import Figure
+from lab.runfolder.text import count, table
 
 BAR = 16
 _EIGHTHS = " ▏▎▍▌▋▊▉█"

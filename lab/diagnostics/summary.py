@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from lab.diagnostics.figures import Figure
+from lab.diagnostics.values import Figure
 
 IDLE_NATS = 0.01
 """A layer whose removal raises the loss by less than this many nats a token counts as idle."""

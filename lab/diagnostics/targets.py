@@ -12,8 +12,9 @@ import xxhash
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from lab import checkpoint, manifest
-from lab.checkpoint import load_model
+from lab.checkpoint import load_model, manifest
+from lab.checkpoint.folder import FOLDER as CHECKPOINTS
+from lab.checkpoint.folder import all_steps, path_of
 from lab.errors import RunError
 from lab.hashing import file_hash
 
@@ -95,14 +96,14 @@ def digest_of(found: manifest.Manifest) -> str:
 
 def is_run(path: str) -> bool:
     """Whether a path is a run's folder."""
-    return (Path(path) / checkpoint.FOLDER).is_dir()
+    return (Path(path) / CHECKPOINTS).is_dir()
 
 
 def of_run(run_dir: Path, say: Callable[[str], None]) -> list[Target]:
     """Every whole checkpoint of a run, oldest first; the others are passed over, saying so."""
     targets = []
-    for step in checkpoint.all_steps(run_dir):
-        folder = checkpoint.path_of(run_dir, step)
+    for step in all_steps(run_dir):
+        folder = path_of(run_dir, step)
         try:
             manifest.read(folder)
         except ValueError as error:
@@ -132,7 +133,7 @@ def of_path(path: str) -> Target:
             if len(files) > 1:
                 raise RunError(f"{path}: holds {len(files)} GGUF files; name one, such as {files[0].name}")
             return Target(str(folder), files[0].stem, gguf_file=files[0].name)
-        if folder.parent.name == checkpoint.FOLDER and (folder / manifest.NAME).is_file():
+        if folder.parent.name == CHECKPOINTS and (folder / manifest.NAME).is_file():
             return Target(str(folder), folder.name, run_dir=folder.parent.parent)
         return Target(str(folder), folder.name)
     return Target(path, path.replace("/", "--"))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from lab.monitors.base import Groups, Monitor, build, layer_names
+from lab.monitors.moments import Monitor, build
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["Groups", "Monitor", "build", "layer_names"]
+__all__ = ["Monitor", "build"]

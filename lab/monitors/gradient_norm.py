@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lab.monitors.base import Monitor, monitor
+from lab.monitors.moments import Monitor, monitor
 
 
 @monitor

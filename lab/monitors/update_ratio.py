@@ -3,7 +3,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lab.monitors.base import Groups, Monitor, monitor
+from lab.monitors.moments import Monitor, monitor
+from lab.parallel.places import Groups
 
 
 @monitor

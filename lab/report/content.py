@@ -7,12 +7,12 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from lab.console import count
 from lab.report import compare
 from lab.report.compare import Group
 from lab.report.numbers import spoken, with_interval
 from lab.report.read import Run
 from lab.report.registry import Context, Drawing, Kind, kinds
+from lab.runfolder.text import count
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from plotly.subplots import make_subplots
 
-from lab.diagnostics.figures import Figure
+from lab.diagnostics.values import Figure
 from lab.report.compare import Group, interval
 from lab.report.numbers import short, spoken
 from lab.report.registry import Context, Drawing, Frame

@@ -10,11 +10,11 @@ from typing import Any
 
 import xxhash
 
-from lab import metrics
 from lab.errors import RunError
 from lab.report.content import gather
 from lab.report.page import page
 from lab.report.read import CONFIG, DIAGNOSTICS, ENVIRONMENT, read_all
+from lab.runfolder import metrics
 
 ADDRESS = "127.0.0.1"
 

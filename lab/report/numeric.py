@@ -7,7 +7,7 @@ import json
 import math
 from typing import Any
 
-from lab.diagnostics.figures import Figure
+from lab.diagnostics.values import Figure
 from lab.report.compare import Interval, config_differences, final_figures
 from lab.report.content import Content
 

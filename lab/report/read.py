@@ -10,11 +10,11 @@ from typing import Any
 
 import yaml
 
-from lab import metrics
-from lab.diagnostics.figures import Figure
+from lab.config.names import flat
 from lab.diagnostics.record import Record, load
+from lab.diagnostics.values import Figure
 from lab.errors import ConfigError, RunError
-from lab.settings import flat
+from lab.runfolder import metrics
 
 CONFIG = "config.yaml"
 ENVIRONMENT = "environment.json"
@@ -96,7 +96,7 @@ def read(path: str | Path) -> Run:
         )
     config = _part(path / CONFIG, notices, yaml.safe_load) if is_run else {}
     environment = _part(path / ENVIRONMENT, notices, json.loads) if is_run else {}
-    entries = _metrics(path / metrics.NAME, notices) if is_run else []
+    entries = _metrics(path, notices) if is_run else []
     if is_run and not records and not any("record" in notice for notice in notices):
         notices.append(f"No diagnostics yet; measure its checkpoints with: depthlab diagnose {path}")
     return Run(path.resolve().name, path, flat(config), environment, entries, records, notices)
@@ -141,29 +141,16 @@ def _part(path: Path, notices: list[str], parse: Callable[[str], Any]) -> dict[s
     return content
 
 
-def _metrics(path: Path, notices: list[str]) -> list[dict[str, Any]]:
+def _metrics(run_dir: Path, notices: list[str]) -> list[dict[str, Any]]:
     """All whole records, in the order of the file."""
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError:
-        notices.append(f"{path.name} is missing: no training curves yet")
+    if not (run_dir / metrics.NAME).is_file():
+        notices.append(f"{metrics.NAME} is missing: no training curves yet")
         return []
-    entries, broken = [], []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            entry = None
-        if isinstance(entry, dict):
-            entries.append(entry)
-        else:
-            broken.append(str(number))
-    if broken:
-        which = f"line {broken[0]}" if len(broken) == 1 else f"{len(broken)} lines (first: {broken[0]})"
-        notices.append(f"{path.name}: {which} cut short or damaged; left out")
-    return entries
+    try:
+        return metrics.read(run_dir, say=notices.append)
+    except OSError as error:
+        notices.append(f"{metrics.NAME} cannot be read ({type(error).__name__}); what it says is left out")
+        return []
 
 
 def _records(folder: Path, notices: list[str]) -> dict[int | None, Record]:

@@ -2,12 +2,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from importlib.metadata import packages_distributions
-from pathlib import Path
 
 import pytest
 
-import lab
 from lab import cli
 
 
@@ -68,10 +65,3 @@ def test_describe_prints_the_plan_of_a_run(depthlab, flags):
     assert done.stdout.count("N(x + F(x))") == 2 and done.stdout.count("x + F(N(x))") == 1
     missing = depthlab("describe", "no-such-folder")
     assert missing.returncode == 1 and "no-such-folder" in missing.stderr and "Traceback" not in missing.stderr
-
-
-def test_no_file_in_lab_shadows_an_installed_package():
-    """`accelerate launch lab/pretrain.py` puts lab/ first on the path."""
-    ours = {path.stem for path in Path(lab.__file__).parent.iterdir()} - {"__init__", "__pycache__", "py"}
-    installed = set(packages_distributions()) | sys.stdlib_module_names
-    assert not ours & installed

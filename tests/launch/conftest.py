@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from lab import metrics
+from lab.runfolder import metrics
 
 REPOSITORY = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(REPOSITORY)}

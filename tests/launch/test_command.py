@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import metrics
+from lab.runfolder import metrics
 from tests.launch.conftest import REPOSITORY, free_port, losses, run
 from tests.launch.test_slurm import wait_for
 

@@ -8,9 +8,9 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from lab.loss import token_loss_sum
-from lab.models import build_model
-from lab.settings import parse
+from lab.config.read import parse
+from lab.model.build import build_model
+from lab.model.loss import token_loss_sum
 from launch import presets
 from launch.memory import BUCKET, MAX_LIVE, activation_bytes, estimate, measure, state_bytes
 from tests.launch.conftest import run

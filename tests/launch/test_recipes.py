@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from lab.presets import PRESETS
-from lab.settings import parse
+from lab.config.presets import PRESETS
+from lab.config.read import parse
 from launch import presets
 from launch.command import Launch
 from tests.launch.conftest import REPOSITORY, losses, run

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lab import metrics
+from lab.runfolder import metrics
 from launch.guard import end_tree
 from tests.launch.conftest import ENVIRONMENT, REPOSITORY, free_port, losses, run
 

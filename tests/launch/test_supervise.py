@@ -163,7 +163,7 @@ def test_a_stop_is_new_only_if_it_was_written_since():
 
 
 def test_a_run_folder_is_known_by_its_config():
-    from lab import rundir
+    from lab.runfolder.folder import CONFIG
     from launch import supervise
 
-    assert supervise.CONFIG == rundir.CONFIG
+    assert supervise.CONFIG == CONFIG

@@ -6,7 +6,7 @@ import sysconfig
 from pathlib import Path
 
 from lab.data import DataConfig
-from lab.data.corpus import EXCLUDED, builtin_files
+from lab.data.builtin import EXCLUDED, builtin_files
 from lab.data.documents import Skipped
 from lab.data.local import local_source
 

@@ -21,7 +21,8 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from lab.data import Corpus, DataConfig, DataError, load_tokenizer, preparation, prepare, reader, sources, tokenizer
+from lab.data import Corpus, DataConfig, DataError, load_tokenizer, prepare, reader, sources, tokenizer
+from lab.data import corpus as corpus_module
 from lab.data.documents import Document, Skipped, as_document, in_share
 from lab.data.hub import HubSource
 from lab.data.loading import Batches
@@ -68,7 +69,7 @@ def folders_are_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
     def resolve(config: DataConfig) -> HubSource:
         return HubSource(config.source[0], config.subset, config.split, config.heldout_split, config.field)
 
-    for module in (preparation, tokenizer):
+    for module in (corpus_module, tokenizer):
         monkeypatch.setattr(module, "resolve_source", resolve)
 
 
@@ -279,8 +280,7 @@ import json, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import test_streamed as here
-from lab.data import preparation, tokenizer
-for module in (preparation, tokenizer):
+for module in (here.corpus_module, here.tokenizer):
     module.resolve_source = lambda c: here.HubSource(c.source[0], c.subset, c.split, c.heldout_split, c.field)
 folder, rank, states = Path(sys.argv[2]), int(sys.argv[3]), json.loads(Path(sys.argv[4]).read_text())
 made = here.corpus(folder, readers=4, workers=1)

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from lab.diagnostics import Options, Probe, measure, names
-from lab.diagnostics.angular import cosines
 from lab.diagnostics.base import NotApplicableError, Reading
-from lab.diagnostics.blocks import BlockSums
-from lab.diagnostics.figures import Figure
+from lab.diagnostics.engine.block_sums import BlockSums
 from lab.diagnostics.measurement import measure as measure_now
+from lab.diagnostics.measures.angular import cosines
+from lab.diagnostics.values import Figure
 from lab.errors import RunError, UserError
 from tests.lab.diagnostics.models import build, probe
 from tests.lab.diagnostics.slow_formulas import blocks, streams
@@ -97,7 +97,7 @@ def test_nothing_stays_after_an_interruption(
         handle = tiny.layers(model)[2].register_forward_hook(interrupt)
     else:
         calls = 2  # at once, while the first layer's weights are pruned
-        monkeypatch.setattr("lab.diagnostics.streams.Streams.run", interrupt)
+        monkeypatch.setattr("lab.diagnostics.engine.streams.Streams.run", interrupt)
         handle = model.register_forward_hook(lambda *args: None)
     with pytest.raises(error):
         measure(model, probe(), only="sparsity" if at == "pruned" else None, options=SMALL)
@@ -109,7 +109,7 @@ def test_a_diagnostic_that_does_not_apply_says_so_and_the_others_run(monkeypatch
     def refuse(self: Any) -> None:
         raise NotApplicableError("rank: not on this model, for a reason")
 
-    monkeypatch.setattr("lab.diagnostics.rank.Rank.prepare", refuse)
+    monkeypatch.setattr("lab.diagnostics.measures.rank.Rank.prepare", refuse)
     record = measure(build("llama", None), probe(), only="rank,angular")
     assert record.failures == {"rank": "rank: not on this model, for a reason"}
     assert set(record.diagnostics) == {"angular"}
@@ -132,7 +132,7 @@ def test_no_memory_names_the_setting(error: Exception, monkeypatch: pytest.Monke
     def fail(*args: Any, **kwargs: Any) -> None:
         raise error
 
-    monkeypatch.setattr("lab.diagnostics.removal.decode_all", fail)
+    monkeypatch.setattr("lab.diagnostics.measures.removal.decode_all", fail)
     record = measure(build("llama", None), probe(), only="removal,jacobian", options=Options(batch=3))
     assert "lower --batch (now 3) or --block-length (now 9)" in record.failures["removal"]
     assert set(record.diagnostics) == {"jacobian"}
@@ -142,7 +142,7 @@ def test_a_fault_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(self: Any, streams: Any) -> None:
         raise RuntimeError("shapes differ")
 
-    monkeypatch.setattr("lab.diagnostics.rank.Rank.update", fail)
+    monkeypatch.setattr("lab.diagnostics.measures.rank.Rank.update", fail)
     with pytest.raises(RuntimeError, match="shapes differ"):
         measure(build("llama", None), probe(), only="rank")
 
@@ -207,7 +207,7 @@ def test_the_example_of_the_documentation_works(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(registry, "_DIAGNOSTICS", dict(registry._DIAGNOSTICS))
     page = (Path(__file__).parents[3] / "docs" / "diagnostics.md").read_text(encoding="utf-8")
-    exec(page.split("```python\n# lab/diagnostics/largest_norm.py\n")[1].split("```")[0], {})
+    exec(page.split("```python\n# lab/diagnostics/measures/largest_norm.py\n")[1].split("```")[0], {})
     model = build("llama", "mix")
     record = measure(model, probe(), only="largest_norm")
     for place in range(6):

@@ -14,7 +14,7 @@ import torch
 
 from lab.data.packing import Blocks
 from lab.diagnostics import Options, Probe, Record, load, measure
-from lab.diagnostics.probe_source import of_blocks
+from lab.diagnostics.engine.probe_source import of_blocks
 from tests.lab.conftest import environment
 from tests.lab.diagnostics.models import build, probe
 

@@ -19,12 +19,12 @@ from transformers import BertConfig, BertForMaskedLM, T5Config, T5ForConditional
 
 import normalization
 from lab.checkpoint import load_model
+from lab.config.read import parse
 from lab.diagnostics import Record, after_checkpoint, load, measure, names, start_watcher
 from lab.diagnostics.command import main
-from lab.diagnostics.probe_source import make_probe
+from lab.diagnostics.engine.probe_source import make_probe
 from lab.errors import RunError
-from lab.run import pretrain
-from lab.settings import parse
+from lab.training.run import pretrain
 from tests.lab.diagnostics.models import build
 
 QUICK = ("--only", "variance,angular")

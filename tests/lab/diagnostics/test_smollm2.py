@@ -15,9 +15,9 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
+from lab.commands.prune import Prune, prune
 from lab.diagnostics import Options, Probe, measure, targets
-from lab.diagnostics.probe_source import of_text
-from lab.prune import Prune, prune
+from lab.diagnostics.engine.probe_source import of_text
 
 pytestmark = pytest.mark.slow
 TOLERANCE = 1e-4

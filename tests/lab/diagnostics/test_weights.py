@@ -11,7 +11,7 @@ import torch
 from numpy.testing import assert_allclose
 
 from lab.diagnostics import Options, measure
-from lab.diagnostics.pruning import pruned
+from lab.diagnostics.engine.weight_pruning import pruned
 from normalization.api import family_of
 from tests.lab.diagnostics import slow_formulas as slow
 from tests.lab.diagnostics.models import build, each_kind, probe

@@ -1,0 +1,47 @@
+"""A run that goes on: whose settings it has, and which of them may change."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from lab.config.names import flat
+from lab.config.sections import RunConfig
+from lab.errors import ConfigError
+
+_FREE_ON_RESUME = ("run_dir", "resume", "eval", "monitors", "checkpoint", "log")
+_FREE_FLAGS = (
+    "data.workers",
+    "data.cache_dir",
+    "train.micro_batch",
+    "train.compile",
+    "train.activation_checkpointing",
+    "train.hang_timeout",
+)
+_FIXED_ON_RESUME = ("model", "normalization", "data", "train.seed")
+
+
+def stored_config(run: RunConfig) -> Path:
+    """The config.yaml of the run that `--resume` goes on from: the run folder's, or that of a checkpoint's run."""
+    folder = Path(run.run_dir) if run.resume in (None, "latest", "auto") else Path(str(run.resume)).resolve().parents[1]
+    return folder / "config.yaml"
+
+
+def differences(stored: RunConfig, wanted: RunConfig) -> list[str]:
+    """Settings that change what a run that goes on will compute, each as `train.steps: 300 -> 600`.
+
+    Raises:
+        ConfigError: model, normalization, data or seed differ: that would be another run.
+    """
+    before, after = flat(dataclasses.asdict(stored)), flat(dataclasses.asdict(wanted))
+    changed = [name for name in after if before.get(name) != after[name]]
+    told = []
+    for name in changed:
+        if name.split(".")[0] in _FREE_ON_RESUME or name in _FREE_FLAGS:
+            continue
+        line = f"{name}: {before.get(name)} -> {after[name]}"
+        if name in _FIXED_ON_RESUME or name.split(".")[0] in _FIXED_ON_RESUME:
+            flag = "--" + name.replace("_", "-")
+            raise ConfigError(f"{flag}: cannot change when a run goes on ({line}); start a new --run-dir for it")
+        told.append(line)
+    return told

@@ -1,0 +1,199 @@
+"""Hand a model on as a folder: written beside, compared with the original on real and random tokens, then named."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+import normalization
+from lab.checkpoint import manifest
+from lab.errors import RunError
+from lab.runfolder.folder import ENVIRONMENT, versions
+
+TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 4e-3}
+"""Largest difference between logits, as a share of the largest logit, that rounding explains."""
+
+_LENGTH, _BATCH = 64, 2
+
+_LOGITS = """
+import sys, torch
+from safetensors.torch import load_file, save_file
+if sys.argv[1] == "bare":
+    sys.modules["normalization"] = None  # as if depthlab were not installed
+else:
+    import normalization
+from transformers import AutoModelForCausalLM
+model = AutoModelForCausalLM.from_pretrained(sys.argv[2], trust_remote_code=sys.argv[1] == "bare", dtype="auto").eval()
+with torch.no_grad():
+    logits = {name: model(ids, use_cache=False).logits.float() for name, ids in load_file(sys.argv[3]).items()}
+save_file(logits, sys.argv[4])
+"""
+
+
+def hand_over(
+    source: Path,
+    model: PreTrainedModel,
+    out: Path,
+    *,
+    save: Callable[[Path], None],
+    how: str,
+    load: str,
+    bare: bool,
+    original: str = "",
+) -> dict[str, float]:
+    """Write a model's folder with tokenizer, generation config and model card, and check it before it gets its name.
+
+    Args:
+        source: where `model` was loaded from; its tokenizer is handed on.
+        model: the original, whose logits the folder must give.
+        out: must not exist.
+        save: writes weights and config into a folder.
+        how: for the model card: how this was made.
+        load: for the model card: the lines of Python that load it.
+        bare: load the folder for the check without this package, with `trust_remote_code=True`.
+        original: for the model card: what the model from `source` is called, where `model` is no longer the same.
+
+    Returns:
+        `random` and, where there is a tokenizer, `text`: the largest difference between logits in the check, as a
+        share of the largest logit.
+
+    Raises:
+        RunError: `out` exists, or the folder computes something else than `model`; nothing is left of it then.
+    """
+    if out.exists():
+        raise RunError(f"--out {out}: exists already and is never overwritten")
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        save(partial)
+        tokenizer = _tokenizer(source)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(partial)
+        differences = _compare(model, partial, _probe(model, tokenizer), bare=bare)
+        allowed = TOLERANCE[next(model.parameters()).dtype]
+        worst = max(differences.values(), key=lambda value: (math.isnan(value), value))
+        if not worst <= allowed:
+            raise RunError(
+                f"the exported model computes something else: its logits differ by {worst:.2e} of the largest, and "
+                f"rounding in {next(model.parameters()).dtype} explains {allowed:.0e}. Nothing was written. Export "
+                "from float32 weights (--dtype float32)"
+            )
+        (partial / "README.md").write_text(
+            _card(source, model, out.name, how, load, differences, original), encoding="utf-8"
+        )
+        os.replace(partial, out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return differences
+
+
+def _tokenizer(source: Path) -> PreTrainedTokenizerBase | None:
+    if not (source / "tokenizer_config.json").is_file():
+        return None
+    return AutoTokenizer.from_pretrained(source)
+
+
+def _probe(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> dict[str, Tensor]:
+    config = model.config
+    length = min(_LENGTH, getattr(config, "max_position_embeddings", None) or _LENGTH)
+    generator = torch.Generator().manual_seed(0)
+    probe = {"random": torch.randint(config.vocab_size, (_BATCH, length), generator=generator)}
+    if tokenizer is not None:
+        text = Path(textwrap.__file__).read_text(encoding="utf-8")
+        ids = tokenizer(text, return_tensors="pt")["input_ids"][0, : _BATCH * length]
+        probe["text"] = ids[: len(ids) // _BATCH * _BATCH].view(_BATCH, -1).contiguous()
+    return probe
+
+
+@torch.no_grad()
+def _compare(model: PreTrainedModel, folder: Path, probe: dict[str, Tensor], *, bare: bool) -> dict[str, float]:
+    """Load the folder in a process of its own, as its users will."""
+    ids, logits = folder / ".probe.safetensors", folder / ".logits.safetensors"
+    save_file(probe, ids)
+    words = ["bare" if bare else "stock", str(folder), str(ids), str(logits)]
+    environment = {**os.environ, "HF_MODULES_CACHE": str(folder / ".modules")}
+    done = subprocess.run(
+        [sys.executable, "-c", _LOGITS, *words], env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RunError(f"the exported folder does not load: {done.stderr.strip().splitlines()[-1]}")
+    found = load_file(logits)
+    ids.unlink()
+    logits.unlink()
+    shutil.rmtree(folder / ".modules", ignore_errors=True)
+    differences = {}
+    for name, tokens in probe.items():
+        wanted = model.eval()(tokens.to(model.device), use_cache=False).logits.float().cpu()
+        differences[name] = float((found[name] - wanted).abs().max() / wanted.abs().max())
+    return differences
+
+
+def _card(
+    source: Path,
+    model: PreTrainedModel,
+    name: str,
+    how: str,
+    load: str,
+    differences: dict[str, float],
+    original: str,
+) -> str:
+    spec = normalization.spec(model)
+    plans = normalization.plans(model)
+    given = {key: value for key, value in spec.options.items() if value is not None}
+    measured = ", ".join(f"{value:.1e} ({kind} tokens)" for kind, value in differences.items())
+    lines = [
+        "---",
+        "library_name: transformers",
+        f"tags: [depthlab, normalization-{spec.scheme}]",
+        "---",
+        "",
+        f"# {name}",
+        "",
+        how,
+        "",
+        "```python",
+        load.strip(),
+        "```",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| scheme | {spec.scheme}{f' {given}' if given else ''} |",
+        f"| architecture | {model.config.model_type.removeprefix('depthlab_')}, {len(plans)} layers, "
+        f"{sum(p.numel() for p in model.parameters()):,} parameters |",
+        f"| first layer | x <- {plans[0]} |",
+        f"| last layer | x <- {plans[-1]} |",
+        *(f"| {f'{original}: ' if original else ''}{key} | {value} |" for key, value in _training(source).items()),
+        f"| check | largest difference of logits to the original, as a share of the largest logit: {measured} |",
+        f"| made with | {', '.join(f'{key} {value}' for key, value in versions().items())} |",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _training(source: Path) -> dict[str, Any]:
+    """What is known of how a checkpoint of ours was trained."""
+    try:
+        found = manifest.read(source)
+    except ValueError:
+        return {}
+    known: dict[str, Any] = {"trained for": f"{found.step:,} steps, {found.tokens:,} tokens"}
+    if found.eval_loss is not None:
+        known["held-out loss"] = f"{found.eval_loss:.4f} nats per token"
+    environment = source.parents[1] / ENVIRONMENT
+    if environment.is_file():
+        known["code"] = f"git revision {json.loads(environment.read_text(encoding='utf-8'))['git']}"
+    return known

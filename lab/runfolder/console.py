@@ -1,0 +1,50 @@
+"""What a person sees while a run goes on: one progress line, rewritten on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Callable
+
+PLAIN_INTERVAL_S = 10.0
+TERMINAL_INTERVAL_S = 0.1
+
+
+class Console:
+    """Prints on the main process only."""
+
+    def __init__(self, *, enabled: bool) -> None:
+        self._enabled = enabled
+        self._terminal = sys.stdout.isatty()
+        self._last_s = -float("inf")
+        self._open_line = False
+
+    def say(self, text: str = "") -> None:
+        """A line that stays."""
+        if self._enabled:
+            self._end_line()
+            print(text, flush=True)
+
+    def warn(self, text: str) -> None:
+        """A line that stays, marked as a warning."""
+        self.say(f"warning: {text}")
+
+    def progress(self, line: Callable[[], str], *, now: bool = False) -> None:
+        """The progress line; seldom enough to be read, and always if `now`."""
+        now_s = time.monotonic()
+        interval_s = TERMINAL_INTERVAL_S if self._terminal else PLAIN_INTERVAL_S
+        if not self._enabled or (now_s - self._last_s < interval_s and not now):
+            return
+        self._last_s = now_s
+        if not self._terminal:
+            print(line(), flush=True)
+            return
+        width = shutil.get_terminal_size().columns - 1
+        print(f"\r\x1b[2K{line()[:width]}", end="", flush=True)
+        self._open_line = True
+
+    def _end_line(self) -> None:
+        if self._open_line:
+            print(flush=True)
+            self._open_line = False

@@ -1,0 +1,107 @@
+"""The folder of a run: config.yaml, environment.json, metrics.jsonl, tokenizer/, checkpoints/."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lab.config.read import dump
+from lab.config.sections import RunConfig
+from lab.errors import RunError
+
+CONFIG = "config.yaml"
+ENVIRONMENT = "environment.json"
+TOKENIZER = "tokenizer"
+
+_PACKAGES = (
+    "depthlab",
+    "torch",
+    "transformers",
+    "accelerate",
+    "datasets",
+    "deepspeed",
+    "tokenizers",
+    "numpy",
+)
+
+
+def refuse_existing(folder: Path) -> None:
+    """A run folder with anything in it is never overwritten.
+
+    Raises:
+        RunError: it exists.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError(
+            f"--run-dir {folder}: exists already and is never overwritten; choose another folder, or go on with "
+            "--resume latest"
+        )
+
+
+def create(run: RunConfig, *, derived: dict[str, Any], data: dict[str, Any], world_size: int) -> None:
+    """Write the config and the environment of a run that starts; of one that goes on, add the environment it goes on
+    in to `resumed`.
+    """
+    folder = Path(run.run_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    # Where this session began is no setting: the file must start the same run again when it is read back.
+    (folder / CONFIG).write_text(dump(dataclasses.replace(run, resume=None)), encoding="utf-8")
+    record = {**environment(world_size), "seed": run.train.seed, "derived": derived, "data": data}
+    path = folder / ENVIRONMENT
+    if run.resume is not None and path.is_file():
+        first = json.loads(path.read_text(encoding="utf-8"))
+        record = first | {"resumed": [*first.get("resumed", []), {"from": run.resume, **record}]}
+    beside = folder / f".{ENVIRONMENT}.new"
+    beside.write_text(json.dumps(record, indent=2, default=str) + "\n", encoding="utf-8")
+    os.replace(beside, path)
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages that results depend on."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def environment(world_size: int) -> dict[str, Any]:
+    """Versions, command, git revision and hardware of this process."""
+    device = "cpu"
+    if torch.cuda.is_available():
+        device = torch.cuda.get_device_name()
+    return {
+        "command": [sys.executable, *sys.argv],
+        "versions": versions(),
+        "git": _git_revision(),
+        "host": platform.node(),
+        "platform": platform.platform(),
+        "device": device,
+        "cpu_count": os.cpu_count(),
+        "processes": world_size,
+    }
+
+
+def _git_revision() -> str | None:
+    """Commit of the source tree that runs, with a + if it has changes; None for an installed package."""
+    here = Path(__file__).parents[1]
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True, timeout=10)
+        return done.stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no", ".") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,124 @@
+"""What a run writes down: metrics.jsonl, the trackers' curves and pictures, and the progress line."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from accelerate import Accelerator
+
+from lab.checkpoint.progress import Progress
+from lab.config.names import flat
+from lab.config.sections import RunConfig
+from lab.errors import UserError
+from lab.runfolder import metrics
+from lab.runfolder.console import Console
+from lab.runfolder.text import duration
+
+if TYPE_CHECKING:
+    from lab.report.trackers import TrackedReport
+    from lab.training.step import StepResult
+
+
+class Logbook:
+    """Every rank has one; the main process's writes.
+
+    Args:
+        progress: the trainer's, which goes on as it trains.
+        flops_per_token: of a forward and a backward pass.
+        peak_flops: of one device, None if it is not known.
+    """
+
+    def __init__(
+        self,
+        run: RunConfig,
+        accelerator: Accelerator,
+        console: Console,
+        progress: Progress,
+        *,
+        flops_per_token: float,
+        peak_flops: float | None,
+    ) -> None:
+        self._run, self._accelerator, self._console, self._progress = run, accelerator, console, progress
+        self._flops_per_token, self._peak_flops = flops_per_token, peak_flops
+        self._metrics: metrics.MetricsLog | None = None
+        self._report: TrackedReport | None = None
+
+    def open(self) -> None:
+        """Open metrics.jsonl and the trackers, and start the clock of the progress line."""
+        if self._accelerator.is_main_process:
+            self._metrics = metrics.MetricsLog(Path(self._run.run_dir))
+        if self._run.log.trackers:
+            self._accelerator.init_trackers(self._run.log.project, config=_tracker_config(self._run))
+            if self._accelerator.is_main_process:
+                from lab.report.trackers import TrackedReport
+
+                self._report = TrackedReport(self._accelerator, Path(self._run.run_dir))
+        self._clock = (time.monotonic(), self._progress.tokens)
+
+    def close(self) -> None:
+        """Close metrics.jsonl."""
+        if self._metrics is not None:
+            self._metrics.close()
+
+    def record(self, figures: dict[str, Any]) -> None:
+        """Write figures down, with step and tokens; trackers get the numbers among them."""
+        if self._metrics is not None:
+            self._metrics.write({"step": self._progress.step, "tokens": self._progress.tokens, **figures})
+        numbers = {key: value for key, value in figures.items() if isinstance(value, float)}
+        if self._run.log.trackers and numbers:
+            self._accelerator.log(numbers, step=self._progress.step)
+
+    def step(self, result: StepResult, seconds: float, *, last: bool) -> None:
+        """Record a step as often as the run wants it, and show it."""
+        step = self._progress.step
+        if step % self._run.log.every == 0 or last or result.figures:
+            self.record(self._training_figures(result, seconds))
+        started_s, started_tokens = self._clock
+        mean_tokens_per_second = (self._progress.tokens - started_tokens) / (time.monotonic() - started_s)
+        self._console.progress(lambda: self._line(result, mean_tokens_per_second), now=last or step == 1)
+
+    def report(self) -> None:
+        """Show the trackers what the report would show by now. What is broken in it stops no run."""
+        if self._report is None:
+            return
+        try:
+            self._report.log(self._progress.step)
+        except (UserError, OSError) as error:
+            self._console.warn(f"the trackers got no figures of the report: {error}")
+
+    def _training_figures(self, result: StepResult, seconds: float) -> dict[str, Any]:
+        per_second = result.tokens / seconds
+        figures = {
+            "train/loss": result.loss,
+            "train/lr": result.lr,
+            "train/grad_norm": result.gradient_norm,
+            "train/seconds_per_step": seconds,
+            "train/tokens_per_second": per_second,
+        }
+        if (mfu := self._mfu(per_second)) is not None:
+            figures["train/mfu"] = mfu
+        return figures | result.figures
+
+    def _mfu(self, tokens_per_second: float) -> float | None:
+        if self._peak_flops is None:
+            return None
+        return tokens_per_second * self._flops_per_token / (self._peak_flops * self._accelerator.num_processes)
+
+    def _line(self, result: StepResult, tokens_per_second: float) -> str:
+        step, steps = self._progress.step, self._run.steps
+        left_s = (steps - step) * self._run.tokens_per_step / tokens_per_second
+        mfu = self._mfu(tokens_per_second)
+        # In the order of what is read most: a narrow terminal cuts the end.
+        return (
+            f"{step:>{len(str(steps))}}/{steps} {100 * step / steps:3.0f} % | loss {result.loss:.4f} | "
+            f"{duration(left_s)} left | grad norm {result.gradient_norm:.3f} | lr {result.lr:.2e} | "
+            f"{tokens_per_second:,.0f} tokens/s" + (f" | MFU {100 * mfu:.1f} %" if mfu is not None else "")
+        )
+
+
+def _tracker_config(run: RunConfig) -> dict[str, Any]:
+    settings = flat(dataclasses.asdict(run))
+    return {key: value if isinstance(value, int | float | str) else str(value) for key, value in settings.items()}

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lab.report.read import read as read_run
+from lab.runfolder import metrics
+
+LINES = [json.dumps({"step": step, "train/loss": 5.0 - step}) for step in range(1, 5)]
+
+DAMAGE = {
+    "a last line that was cut short": (lambda lines: [*lines, '{"step": 5, "tok'], "line 5 "),
+    "a line in the middle": (lambda lines: [*lines[:2], '{"step": 2, "tra', *lines[2:]], "line 3 "),
+    "bytes that are no text": (lambda lines: [*lines[:2], "\udcff\udcfe", *lines[2:]], "line 3 "),
+    "a value that is no record": (lambda lines: ["3", *lines, "[1]"], "2 lines (first: 1) "),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_damaged_lines_are_told_and_the_others_read(what: str, tmp_path: Path) -> None:
+    damage, told = DAMAGE[what]
+    text = "\n".join(damage(LINES)) + "\n"
+    (tmp_path / metrics.NAME).write_bytes(text.encode("utf-8", "surrogateescape"))
+    said: list[str] = []
+    assert [record["step"] for record in metrics.read(tmp_path, said.append)] == [1, 2, 3, 4]
+    assert len(said) == 1 and told in said[0]
+    assert said[0] in read_run(tmp_path).notices
+
+    again: list[str] = []
+    assert metrics.rewind(tmp_path, 3, again.append) == 1 and again == said
+    assert [record["step"] for record in metrics.read(tmp_path)] == [1, 2, 3]
+    assert json.loads((tmp_path / metrics.SUPERSEDED).read_text())["step"] == 4
+
+
+def test_whole_files_and_none_say_nothing(tmp_path: Path) -> None:
+    said: list[str] = []
+    assert metrics.read(tmp_path, said.append) == []
+    (tmp_path / metrics.NAME).write_text("\n".join(LINES))
+    assert len(metrics.read(tmp_path, said.append)) == 4 and said == []
