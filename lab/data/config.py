@@ -41,6 +41,9 @@ class DataConfig:
     """Length of a training sequence, in tokens."""
     heldout_fraction: float = 0.05
     """Share of the documents held out for evaluation, 0 to 1, chosen by a hash of the document's text."""
+    heldout_blocks: int = 4096
+    """Held-out blocks that are read of streamed data, at most; at least as many as --eval.blocks. Local data holds out
+    its whole share."""
     isolate_documents: bool = False
     """Restart attention and positions at each document within a block; the first token of a document is then
     not predicted."""
@@ -73,6 +76,7 @@ class DataConfig:
             )
         for flag, value, least in (
             ("block-length", self.block_length, 1),
+            ("heldout-blocks", self.heldout_blocks, 1),
             ("shuffle-buffer", self.shuffle_buffer, 1),
             ("readers", self.readers, 1),
             ("workers", self.workers, 0),

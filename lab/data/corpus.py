@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
 
 from lab.data.cache import content_key
 from lab.data.config import DataConfig
@@ -23,6 +25,10 @@ from lab.data.token_file import TokenCounts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
+
+
+EVALUATED = 256
+"""Held-out blocks that are evaluated on if nothing else is said."""
 
 
 class _MakeBatches(Protocol):
@@ -45,13 +51,13 @@ class Corpus:
 
     heldout: Blocks
     """Held-out blocks, the same on every rank."""
-    heldout_tokens_per_byte: float
-    """Tokens (end tokens included) per UTF-8 byte of the held-out documents: bits per byte are the mean loss
-    in nats per token, times this, divided by ln 2."""
+    heldout_bytes: np.ndarray
+    """UTF-8 bytes of the text that each held-out token stands for, (n,) as `heldout.tokens`."""
     max_token_id: int
     """Largest id on disk: both sides of an indexed source, the held-out side of a streamed one."""
     _counts: dict[str, Any]
     _make_batches: _MakeBatches
+    _more_heldout: str
     _vocab_size: int | None = None
 
     def summary(self) -> dict[str, Any]:
@@ -71,6 +77,27 @@ class Corpus:
                 "--data.tokenizer that belongs to the model, or a model with a larger vocabulary"
             )
         self._vocab_size = vocab_size
+
+    def evaluated_blocks(self, asked: int | Literal["all"] | None) -> int:
+        """How many held-out blocks `--eval.blocks` means; None is `EVALUATED`, or all where there are fewer.
+
+        Raises:
+            DataError: there are fewer than asked for.
+        """
+        there = len(self.heldout)
+        if asked is None or asked == "all":
+            return there if asked else min(EVALUATED, there)
+        if asked > there:
+            raise DataError(
+                f"--eval.blocks {asked}: there are {there} held-out blocks. Evaluate on --eval.blocks {there} or all, "
+                f"or {self._more_heldout}"
+            )
+        return asked
+
+    def heldout_documents(self, blocks: int) -> np.ndarray:
+        """The document, from 0, that each token of the first held-out blocks belongs to, its end token included."""
+        tokens = self.heldout.tokens[: blocks * self.heldout.block_length + 1]
+        return np.concatenate([[0], np.cumsum(tokens[:-1] == self.heldout.end)])
 
     def batches(
         self,
@@ -168,10 +195,11 @@ def _indexed(
     }
     return Corpus(
         heldout=heldout,
-        heldout_tokens_per_byte=files.heldout.tokens / files.heldout.bytes,
+        heldout_bytes=np.load(files.heldout_bytes_path, mmap_mode="r"),
         max_token_id=max(files.train.max_token_id, files.heldout.max_token_id),
         _counts=counts,
         _make_batches=make_batches,
+        _more_heldout=f"give more text, or a larger --data.heldout-fraction (now {config.heldout_fraction:g})",
     )
 
 
@@ -190,7 +218,7 @@ def _streamed(
     stream = source.stream(config.split, progress=progress)
     if stream.num_shards < config.readers:
         stream = stream.reshard()  # a Parquet file's row groups are files of their own then
-    path, held, skipped = read_heldout(config, source, encoder, progress=progress)
+    path, bytes_path, held, skipped = read_heldout(config, source, encoder, progress=progress)
     heldout = Blocks(path, block_length=config.block_length, end=encoder.end, isolate=config.isolate_documents)
     share = heldout_share(config)
     data_key = content_key(source=source.fingerprint(progress=progress), heldout_share=share, tokenizer=encoder.digest)
@@ -236,10 +264,13 @@ def _streamed(
     }
     return Corpus(
         heldout=heldout,
-        heldout_tokens_per_byte=held.tokens / held.bytes,
+        heldout_bytes=np.load(bytes_path, mmap_mode="r"),
         max_token_id=held.max_token_id,
         _counts=counts,
         _make_batches=make_batches,
+        _more_heldout=f"raise --data.heldout-blocks (now {config.heldout_blocks})"
+        if len(heldout) >= config.heldout_blocks
+        else "hold out more: --data.heldout-split, or a larger --data.heldout-fraction",
     )
 
 

@@ -29,7 +29,7 @@ from lab.data.packing import Batch, Blocks
 from lab.data.progress import bar
 from lab.data.token_file import TokenCounts, TokenWriter, encode_documents
 
-FORMAT = 2
+FORMAT = 3
 """Version of the token files; raise it when the same key would give other contents."""
 
 
@@ -40,6 +40,7 @@ class TokenFiles:
     key: str
     train_path: Path
     heldout_path: Path
+    heldout_bytes_path: Path
     train: TokenCounts
     heldout: TokenCounts
     skipped: dict[str, int]
@@ -64,7 +65,7 @@ def tokenize(config: DataConfig, source: LocalSource, encoder: Encoder, *, progr
         skipped = Skipped()
         with (
             TokenWriter(into / "train.npy", encoder) as train,
-            TokenWriter(into / "heldout.npy", encoder) as heldout,
+            TokenWriter(into / "heldout.npy", encoder, bytes_path=into / "heldout_bytes.npy") as heldout,
             bar("tokenizing", progress=progress, unit="B") as shown,
         ):
             for document, tokens in encode_documents(source.documents(skipped), encoder):
@@ -83,6 +84,7 @@ def tokenize(config: DataConfig, source: LocalSource, encoder: Encoder, *, progr
         key=key,
         train_path=directory / "train.npy",
         heldout_path=directory / "heldout.npy",
+        heldout_bytes_path=directory / "heldout_bytes.npy",
         train=TokenCounts(**content["train"]),
         heldout=TokenCounts(**content["heldout"]),
         skipped=content["skipped"],
@@ -182,7 +184,7 @@ class IndexedBatches(Batches):
         }
         self._sequences = check_states(states, self._identity, start_sequences)
         self._offsets = rank * micro_batch + np.arange(micro_batch)
-        self._tokens = tokens
+        self._tokens, self._blocks = tokens, len(blocks)
         self._stride = world_size * micro_batch
         self._workers = workers
         self._loader = DataLoader(
@@ -212,3 +214,8 @@ class IndexedBatches(Batches):
     def state_dict(self) -> dict[str, Any]:
         """The position after the batches taken so far, the same on every rank; good for any layout."""
         return {**self._identity, "sequences": self._sequences}
+
+    @property
+    def epoch(self) -> float:
+        """Sequences taken by all ranks, divided by the blocks that there are."""
+        return self._sequences / self._blocks

@@ -33,6 +33,11 @@ class Batches(Iterator[Batch]):
     def state_dict(self) -> dict[str, Any]:
         """The position after the batches taken so far: plain numbers, strings, lists and dicts."""
 
+    @property
+    @abstractmethod
+    def epoch(self) -> float:
+        """How many passes over the training data the batches taken so far are."""
+
 
 def check_states(states: Sequence[Mapping[str, Any]], expected: Mapping[str, Any], start_sequences: int) -> int:
     """Check that the saved positions of all ranks are one, and belong to the data of this run.

@@ -125,6 +125,12 @@ class StreamedBatches(Batches):
         positions = {str(reader): position for reader, position in self._positions.items()}
         return {**self._identity, "format": FORMAT, "sequences": self._sequences, "positions": positions}
 
+    @property
+    def epoch(self) -> float:
+        """Whole passes that a reader of this rank has made over its part, on average; how long one is, is not known."""
+        passes = [position["epoch"] for position in self._positions.values()]
+        return sum(passes) / max(len(passes), 1)
+
 
 def _in_order(chunks: Iterator[list[Taken] | DataError], loaders: int) -> Iterator[Taken]:
     """The sequences one by one; chunks come from the loaders in turn, each with every `loaders`-th sequence."""

@@ -21,6 +21,7 @@ _NO_MATTER = ("run_dir", "resume", "log.", "checkpoint.", "data.workers", "data.
 
 FINAL = {
     "eval/loss": ("held-out loss", "nats/token"),
+    "eval/loss_se": ("its standard error over documents", "nats/token"),
     "eval/bits_per_byte": ("held-out bits", "bits/byte"),
     "train/loss": ("training loss", "nats/token"),
     "train/grad_norm": ("gradient norm", "nats/token"),

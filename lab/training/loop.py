@@ -206,7 +206,7 @@ class Trainer:
         self.progress.tokens += int(targets)
         self.progress.sequences += run.train.global_batch
         lr = learning_rate(step, run.steps, run.optim)
-        return StepResult(loss, gradient_norm, lr, int(targets), stop > 0, figures)
+        return StepResult(loss, gradient_norm, lr, int(targets), self.batches.epoch, stop > 0, figures)
 
     def _next_batch(self) -> Batch:
         """This rank's next micro-batch, on its device."""
@@ -283,13 +283,14 @@ class Trainer:
             self.accelerator,
             self.heartbeat,
             micro_batch=run.train.micro_batch,
-            blocks=run.eval.blocks,
+            blocks=self.corpus.evaluated_blocks(run.eval.blocks),
         )
         self.groups.sharding.settle(self.bare_model)
         self.eval_loss = (self.progress.step, figures["eval/loss"])
         self.logbook.record(figures)
+        error = f" ± {figures['eval/loss_se']:.4f}" if "eval/loss_se" in figures else ""
         self.console.say(
-            f"step {self.progress.step}: held-out loss {figures['eval/loss']:.4f} nats/token, perplexity "
+            f"step {self.progress.step}: held-out loss {figures['eval/loss']:.4f}{error} nats/token, perplexity "
             f"{figures['eval/perplexity']:.2f}, {figures['eval/bits_per_byte']:.4f} bits/byte"
         )
 
