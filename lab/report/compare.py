@@ -16,7 +16,7 @@ CONFIDENCE = 0.95
 ROUNDING = 1e-12
 """Figures that are relatively closer differ by the order of their sums only."""
 SEED = "train.seed"
-_NO_MATTER = ("run_dir", "resume", "log.", "checkpoint.", "data.workers", "data.cache_dir")
+_NO_MATTER = ("run_dir", "resume", "log.", "checkpoint.", "data.workers", "data.cache_dir", "data.heldout_blocks")
 """Settings that say where and how often things are written; they change nothing that is computed."""
 
 FINAL = {
