@@ -63,17 +63,16 @@ def evaluate(
         heartbeat.at("measuring the layers' variances")
         variances = layer_variances(model, corpus, accelerator, micro_batch=micro_batch)
     model.train(was_training)
-    [predicted_bytes] = all_sum(accelerator, [predicted_bytes])
-    for sums in (documents.sums, documents.counts):
-        sums.copy_(sum_over_ranks(sums.to(accelerator.device)) if accelerator.num_processes > 1 else sums)
+    all_bytes = all_sum(accelerator, [predicted_bytes])[0]
+    if accelerator.num_processes > 1:
+        for sums in (documents.sums, documents.counts):
+            sums.copy_(sum_over_ranks(sums.to(accelerator.device)))
     loss, error = float(documents.mean()), float(documents.error())
     return {
         "eval/loss": loss,
         **({} if math.isnan(error) else {"eval/loss_se": error}),
         "eval/perplexity": math.exp(min(loss, 700.0)),
-        "eval/bits_per_byte": float(documents.sums.sum()) / math.log(2) / predicted_bytes
-        if predicted_bytes
-        else math.nan,
+        "eval/bits_per_byte": float(documents.sums.sum()) / math.log(2) / all_bytes if all_bytes else math.nan,
         **variances,
     }
 
