@@ -118,7 +118,8 @@ class Corpus:
             start_sequences: sequences consumed so far by all ranks. It is all that an indexed source needs to
                 continue; a streamed source needs `states`.
             states: what the `state_dict()` of every rank gave, however many there were; empty at the beginning.
-            tokens: the run's length, in tokens (sequences x block length), past which targets are ignored.
+            tokens: what is left of the run's budget, in tokens (sequences x block length), past which targets are
+                ignored; None is no end.
 
         Raises:
             DataError: `states` belong to other data or settings, or are not those of all ranks.

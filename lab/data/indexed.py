@@ -184,7 +184,8 @@ class IndexedBatches(Batches):
         }
         self._sequences = check_states(states, self._identity, start_sequences)
         self._offsets = rank * micro_batch + np.arange(micro_batch)
-        self._tokens, self._blocks = tokens, len(blocks)
+        self._end_token = None if tokens is None else self._sequences * blocks.block_length + tokens
+        self._blocks = len(blocks)
         self._stride = world_size * micro_batch
         self._workers = workers
         self._loader = DataLoader(
@@ -209,7 +210,7 @@ class IndexedBatches(Batches):
                 self._iterator = iter(self._loader)
         numbers = self._sequences + self._offsets
         self._sequences += self._stride
-        return within_budget(next(self._iterator), numbers, self._tokens)
+        return within_budget(next(self._iterator), numbers, self._end_token)
 
     def state_dict(self) -> dict[str, Any]:
         """The position after the batches taken so far, the same on every rank; good for any layout."""

@@ -72,17 +72,17 @@ def check_states(states: Sequence[Mapping[str, Any]], expected: Mapping[str, Any
     return sequences.pop() if sequences else 0
 
 
-def within_budget(batch: Batch, numbers: np.ndarray, tokens: int | None) -> Batch:
-    """Ignore the targets past a budget of tokens: sequence p has the run's tokens p T to p T + T - 1.
+def within_budget(batch: Batch, numbers: np.ndarray, end: int | None) -> Batch:
+    """Ignore the targets past a budget: sequence p has the tokens p T to p T + T - 1 of all sequences in a row.
 
     Args:
         batch: whose targets are changed in place.
         numbers: (B,) the sequences in it.
-        tokens: the budget; None is no end.
+        end: the first token past the budget; None is no end.
     """
-    if tokens is not None:
+    if end is not None:
         targets = batch["targets"]
-        left = torch.from_numpy(tokens - numbers * targets.shape[1])
+        left = torch.from_numpy(end - numbers * targets.shape[1])
         targets[torch.arange(targets.shape[1]) >= left[:, None]] = IGNORED
     return batch
 

@@ -92,7 +92,8 @@ class StreamedBatches(Batches):
         _check_places(self._positions, start, reading)
         if rank == 0:
             _tell_cost(reading, world_size=world_size, loaders=max(workers, 1))
-        self._reading, self._isolate, self._tokens = reading, isolate, tokens
+        self._reading, self._isolate = reading, isolate
+        self._end_token = None if tokens is None else start * reading.block_length + tokens
         self._workers, self._micro_batch = workers, micro_batch
         self._sequences, self._rank, self._world_size = start, rank, world_size
         self._loader = DataLoader(
@@ -115,7 +116,7 @@ class StreamedBatches(Batches):
                 self._positions[number % self._reading.readers] = position
         self._sequences += self._world_size * self._micro_batch
         batch = make_batch(np.stack(blocks), end=self._reading.encoder.end, isolate=self._isolate)
-        return within_budget(batch, numbers, self._tokens)
+        return within_budget(batch, numbers, self._end_token)
 
     def state_dict(self) -> dict[str, Any]:
         """This rank's part of the position after the batches taken so far.

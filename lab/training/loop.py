@@ -94,7 +94,7 @@ class Trainer:
             micro_batch=run.train.micro_batch,
             start_sequences=self.progress.sequences,
             states=states,
-            tokens=run.tokens,
+            tokens=run.tokens - self.progress.sequences * run.data.block_length,
         )
         self.logbook = Logbook(
             run,

@@ -148,7 +148,7 @@ def test_the_key_follows_the_contents(tmp_path: Path) -> None:
     assert digest(lines.replace("number 7\n", "number 8\n")) != first
     assert digest(lines, heldout_fraction=0.2) != first
     meta = next((tmp_path / "c" / "tokens").glob("*/meta.json"))
-    assert set(json.loads(meta.read_text())["files"]) == {"train.npy", "heldout.npy"}
+    assert set(json.loads(meta.read_text())["files"]) == {"train.npy", "heldout.npy", "heldout_bytes.npy"}
 
 
 UNLOCKED_BUILDER = """

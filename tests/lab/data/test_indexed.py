@@ -111,6 +111,21 @@ def test_resume_is_exact_on_any_number_of_ranks(folder: Path, workers: int) -> N
     assert [row for _ in range(6) for rank in two for row in rows(rank, 1)] == expected
 
 
+@pytest.mark.parametrize(("world_size", "micro_batch"), [(1, 4), (2, 1), (4, 1)])
+def test_a_budget_is_exact_to_the_token(folder: Path, world_size: int, micro_batch: int) -> None:
+    made = corpus(folder)
+    left = {"start_sequences": 8, "tokens": 4 * 16 + 16 + 5}
+    layout = {"world_size": world_size, "micro_batch": micro_batch}
+    ranks = [made.batches(rank=rank, **layout, **left) for rank in range(world_size)]
+    steps = 3 * 4 // world_size // micro_batch
+    found = [row for _ in range(steps) for rank in ranks for row in rows(rank, 1)]
+    whole = rows(made.batches(rank=0, world_size=1, micro_batch=4, start_sequences=8), 3)
+    assert [row[:16] for row in found] == [row[:16] for row in whole]
+    targets = [target for row in found for target in row[16:]]
+    assert targets[:85] == [target for row in whole for target in row[16:]][:85]
+    assert targets[85:] == [IGNORED] * (12 * 16 - 85)
+
+
 def test_a_position_in_other_data_is_refused(folder: Path) -> None:
     state = corpus(folder).batches(rank=0, world_size=1, micro_batch=4).state_dict()
     for flag, made in (

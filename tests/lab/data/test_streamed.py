@@ -209,14 +209,19 @@ def test_a_run_goes_on_exactly_under_another_layout(folder: Path, layouts: list[
     assert found == expected
 
 
-def test_a_budget_ends_in_the_same_sequence_under_every_layout(folder: Path) -> None:
-    budget = 12 * LENGTH + 4 * LENGTH + 5  # a step, four sequences of the next one, and five tokens of a fifth
+@pytest.mark.parametrize("taken", [0, 2])
+def test_a_budget_ends_in_the_same_sequence_under_every_layout(folder: Path, taken: int) -> None:
+    alone: Layout = (1, 12, 0)
+    before = ranks_of(folder, alone, readers=4)
+    steps_of(before, alone, taken)
+    states = [rank.state_dict() for rank in before]
+    left = 12 * LENGTH + 4 * LENGTH + 5  # a step, four sequences of the next one, and five tokens of a fifth
     ends = []
     for layout in LAYOUTS:
         world_size, micro_batch, workers = layout
         made = corpus(folder, workers=workers, readers=4)
         ranks = [
-            made.batches(rank=rank, world_size=world_size, micro_batch=micro_batch, tokens=budget)
+            made.batches(rank=rank, world_size=world_size, micro_batch=micro_batch, states=states, tokens=left)
             for rank in range(world_size)
         ]
         ends.append(steps_of(ranks, layout, 3))
