@@ -99,6 +99,7 @@ class StreamedBatches(Batches):
         self._loader = DataLoader(
             _Sequences(reading, dict(self._positions), first=start + rank, stride=world_size, chunk=micro_batch),
             batch_size=None,
+            collate_fn=_as_it_is,  # the loader's own makes tensors, and opens a connection for each
             num_workers=workers,
             # Its own generator, or the loader would draw from (and so shift) the model's random numbers.
             generator=torch.Generator(),
@@ -131,6 +132,10 @@ class StreamedBatches(Batches):
         """Whole passes that a reader of this rank has made over its part, on average; how long one is, is not known."""
         passes = [position["epoch"] for position in self._positions.values()]
         return sum(passes) / max(len(passes), 1)
+
+
+def _as_it_is(chunk: list[Taken] | DataError) -> list[Taken] | DataError:
+    return chunk
 
 
 def _in_order(chunks: Iterator[list[Taken] | DataError], loaders: int) -> Iterator[Taken]:
