@@ -288,7 +288,7 @@ class Trainer:
         self.groups.sharding.settle(self.bare_model)
         self.eval_loss = (self.progress.step, figures["eval/loss"])
         self.logbook.record(figures)
-        error = f" ± {figures['eval/loss_se']:.4f}" if "eval/loss_se" in figures else ""
+        error = f" (s.e. {figures['eval/loss_se']:.4f})" if "eval/loss_se" in figures else ""
         self.console.say(
             f"step {self.progress.step}: held-out loss {figures['eval/loss']:.4f}{error} nats/token, perplexity "
             f"{figures['eval/perplexity']:.2f}, {figures['eval/bits_per_byte']:.4f} bits/byte"
