@@ -123,7 +123,9 @@ def _load_data(
         tokenizer = load_tokenizer(run.data, progress=show_progress)
     else:
         tokenizer = AutoTokenizer.from_pretrained(resume_from)
-    return tokenizer, prepare(run.data, tokenizer, seed=run.train.seed, progress=show_progress)
+    corpus = prepare(run.data, tokenizer, seed=run.train.seed, progress=show_progress)
+    corpus.evaluated_blocks(run.eval.blocks)  # what it refuses, it should refuse before the first step
+    return tokenizer, corpus
 
 
 def _load_model(run: RunConfig, resume_from: Path | None, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
@@ -164,6 +166,8 @@ def _introduce(
         budget = f"{run.tokens:,} tokens in {run.steps:,} steps of {tokens_per_step}"
     given = ", ".join(f"{key}={value}" for key, value in spec.options.items() if value is not None)
     data = corpus.summary()
+    if data["train_tokens"]:
+        budget += f" ({run.tokens / data['train_tokens']:.3g} passes over the text)"
     size = f"{count(data['train_tokens'])} tokens" if data.get("train_tokens") else "streamed"
     processes, micro_batches = accelerator.num_processes, derived["micro_batches_per_step"]
     lines = {
