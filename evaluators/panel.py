@@ -9,7 +9,7 @@ from typing import Any, Literal
 from evaluators.calls import Caller
 from evaluators.fitting import fit
 from evaluators.judges import NoSchemaError
-from evaluators.parsing import Scale, Scores, Unparsed, parse_scores
+from evaluators.reading.scores import Scale, Scores, Unparsed, parse_scores
 from evaluators.prompts import Prompts, Seen, Texts
 from evaluators.reviews import (
     Call,
@@ -24,7 +24,7 @@ from evaluators.reviews import (
     Role,
     Sampling,
 )
-from evaluators.role_parsing import parse_roles
+from evaluators.reading.roles import parse_roles
 from evaluators.samples import Pair
 
 Render = Callable[[Sequence[str], bool], tuple[Message, ...]]

@@ -22,7 +22,7 @@ from evaluators.errors import RunError
 from evaluators.reviews import Judgement, Record
 from evaluators.samples import Pair
 from evaluators.settings import differences, dump
-from evaluators.suspicion import suspicious
+from evaluators.reading.suspicion import suspicious
 
 VERDICTS = "verdicts.jsonl"
 

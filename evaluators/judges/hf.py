@@ -12,7 +12,7 @@ from typing import Any
 
 from evaluators.errors import ConfigError
 from evaluators.judges import Abilities, Backend, CallError, judge
-from evaluators.probabilities import expectation
+from evaluators.reading.probabilities import expectation
 from evaluators.reviews import Call, Reply, Usage
 
 _SCORE_LINE = re.compile(r"\n?[^\n]*\bscore(?: of (?:the )?assistant [12])?\W*[:=]", re.IGNORECASE)

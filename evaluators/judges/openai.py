@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 from evaluators.errors import ConfigError, RunError
 from evaluators.judges import Abilities, Backend, CallError, NoSchemaError, estimated_tokens, judge
-from evaluators.parsing import Scores, parse_scores
-from evaluators.probabilities import Token, expected_score
+from evaluators.reading.scores import Scores, parse_scores
+from evaluators.reading.probabilities import Token, expected_score
 from evaluators.reviews import Call, Reply, Usage
 
 DEFAULT_URL = "https://api.openai.com/v1"

@@ -19,7 +19,7 @@ from evaluators.errors import ConfigError, RunError
 from evaluators.judges import Backend, CallError, judges, make
 from evaluators.limits import Breaker, Limits, OutageError, Rate
 from evaluators.pricing import Budget, BudgetError, Price, Prices
-from evaluators.probabilities import Token, expectation, expected_score
+from evaluators.reading.probabilities import Token, expectation, expected_score
 from evaluators.reviews import Call, Message, Place, Reply, Sampling, Usage
 from tests.evaluators.fakes import PAIR, FakeJudge
 from tests.evaluators.tiny import tiny_model

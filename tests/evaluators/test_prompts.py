@@ -11,7 +11,7 @@ from evaluators.fitting import SHORTEST, fit, shorten
 from evaluators.prompts import Prompts, Seen, Texts
 from evaluators.prompts.wrapping import code_for, neutralize, wrap
 from evaluators.samples import Pair
-from evaluators.suspicion import suspicious
+from evaluators.reading.suspicion import suspicious
 
 TEXTS = Texts("the query", ("one", "two"))
 

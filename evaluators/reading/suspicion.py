@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from evaluators.parsing import Scores, parse_scores
+from evaluators.reading.scores import Scores, parse_scores
 from evaluators.prompts.wrapping import has_chat_markup
 from evaluators.samples import Pair
 
