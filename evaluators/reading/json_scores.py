@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from evaluators.reading.confidence import in_scale
+from evaluators.reading.layouts import goes_on
 from evaluators.reading.numbers import Scale, Value, read_value
 from evaluators.reading.objects import Node, find_objects
 from evaluators.reading.plain import plain
@@ -40,18 +41,16 @@ def find(text: str, scale: Scale, count: int) -> Found | None:
     """The scores of the last object that has them; None where none has. An object within a sentence is a citation."""
     if not ("{" in text and re.search("score", text, re.IGNORECASE)):
         return None
-    last: Found | None = None
-    for outer in find_objects(text):
+    for outer in reversed([*find_objects(text)]):
         fitting = list(_fitting(outer, count, 0))
-        if not fitting or not _stands_alone(text, outer):
+        if not fitting or not _stands_alone(text, outer) or goes_on(text, outer.end):
             continue
         depth = min(depth for depth, _ in fitting)
-        candidates = [node for at, node in fitting if at == depth]
-        read = [_read(node, text, scale, count) for node in candidates]
-        last = Found((outer.start, outer.end), *read[0])
+        read = [_read(node, text, scale, count) for at, node in fitting if at == depth]
         if len({(values, reason) for values, _, _, _, reason in read}) > 1:
-            last = Found((outer.start, outer.end), reason="it holds several objects with scores")
-    return last
+            return Found((outer.start, outer.end), reason="it holds several objects with scores")
+        return Found((outer.start, outer.end), *read[0])
+    return None
 
 
 def _fitting(node: Node, count: int, depth: int) -> Iterator[tuple[int, Node]]:

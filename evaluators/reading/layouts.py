@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
-from evaluators.reading.mentions import Mention, last_sentence, line_end, line_start, singles
+from evaluators.reading.mentions import Mention, last_sentence, line_end, line_start, named_lines, singles
 from evaluators.reading.numbers import Scale, read_value
 from evaluators.reading.words import NAMED, kinds, who
 
 _ROW = re.compile(r"^[ \t]{0,8}\|[^\n]{0,600}$", re.MULTILINE)
 _RULE = re.compile(r"[-:\s]*-[-:\s]*")
+# The end of a fence, and "Confidence: 7".
+_PASSED_OVER = re.compile(r"```|~~~|<|[^\s:]{1,20}\s?:")
 _MOST_ROWS = 200
 _MOST_SECTIONS = 20
 _LONGEST_SECTION = 3000
@@ -27,15 +29,30 @@ class _Cell(NamedTuple):
 _Row = list[_Cell]
 
 
+class _Names(NamedTuple):
+    pattern: re.Pattern[str]
+    plain: str
+    text: str
+
+    def of(self, cell: _Cell) -> int | None:
+        """Whose cell it is, if it holds a name and nothing that says otherwise."""
+        found = self.pattern.search(self.plain, cell.start, cell.end)
+        if found is None:
+            return None
+        around = self.plain[cell.start : found.start()] + " " + self.plain[found.end() : cell.end]
+        return who(found, self.text) if kinds(around) is not None and not any(map(str.isdigit, around)) else None
+
+
 def tables(plain: str, text: str, scale: Scale) -> tuple[list[Mention], str]:
     """Mentions in Markdown tables with a heading; and the plain text with these tables blanked out."""
     mentions: list[Mention] = []
     parts: list[str] = []
     position = 0
-    for rows in _blocks(plain):
+    pattern = NAMED.pattern(plain)
+    for rows in _blocks(plain) if pattern is not None else ():
         if len(rows) < 3 or not all(_RULE.fullmatch(cell.text) for cell in rows[1]):
             continue
-        mentions += _of_table(plain, text, rows[0], rows[2:], scale)
+        mentions += _of_table(plain, _Names(pattern, plain, text), rows[0], rows[2:], scale)
         begin, end = line_start(plain, rows[0][0].start), rows[-1][-1].end
         parts += plain[position:begin], re.sub(r"[^\n]", " ", plain[begin:end])
         position = end
@@ -68,8 +85,8 @@ def _cells(plain: str, start: int, end: int) -> _Row:
     return cells or [_Cell(start, end, "")]
 
 
-def _of_table(plain: str, text: str, head: _Row, rows: list[_Row], scale: Scale) -> Iterator[Mention]:
-    named = [_named(plain, text, cell) for cell in head]
+def _of_table(plain: str, names: _Names, head: _Row, rows: list[_Row], scale: Scale) -> Iterator[Mention]:
+    named = [names.of(cell) for cell in head]
     said = [kinds(cell.text) or frozenset[str]() for cell in head]
     columns = [at for at in range(1, len(head)) if said[at] & {"score", "whole"} and named[at] is None]
     if finals := [at for at in columns if "whole" in said[at]]:
@@ -84,7 +101,7 @@ def _of_table(plain: str, text: str, head: _Row, rows: list[_Row], scale: Scale)
                 for cell, number in zip(row, named, strict=True):
                     if number is not None:
                         yield _of_cell(plain, number, cell, scale, label)
-        elif (number := _named(plain, text, row[0])) is not None and len(columns) == 1:
+        elif (number := names.of(row[0])) is not None and len(columns) == 1:
             yield _of_cell(plain, number, row[columns[0]], scale, said[columns[0]])
 
 
@@ -93,26 +110,14 @@ def _of_cell(plain: str, number: int, cell: _Cell, scale: Scale, said: frozenset
     return Mention(number, value, line_start(plain, cell.start), cell.end, bool(said), "whole" in said)
 
 
-def _named(plain: str, text: str, cell: _Cell) -> int | None:
-    """Whose cell it is, if it holds a name and nothing that says otherwise."""
-    pattern = NAMED.pattern(plain)
-    found = pattern.search(plain, cell.start, cell.end) if pattern else None
-    if found is None:
-        return None
-    around = plain[cell.start : found.start()] + " " + plain[found.end() : cell.end]
-    return who(found, text) if kinds(around) is not None and not any(map(str.isdigit, around)) else None
-
-
 def sections(plain: str, text: str, scale: Scale) -> Iterator[Mention]:
     """Scores in lines below a name: "Assistant 1:", then "- Accuracy: 9" and "- Overall score: 8"."""
-    pattern = NAMED.pattern(plain)
     begins: list[tuple[int, int, int]] = []
-    for found in pattern.finditer(plain) if pattern else ():
-        start = line_start(plain, found.start())
-        before = plain[max(start, found.start() - 80) : found.start()]
-        number = who(found, text)
+    for start, _, named in named_lines(plain):
+        before = plain[max(start, named[0].start() - 80) : named[0].start()]
+        number = who(named[0], text)
         if number is not None and kinds(before) is not None and last_sentence(before) == before.lstrip():
-            begins.append((start, found.end(), number))
+            begins.append((start, named[0].end(), number))
         if len(begins) > _MOST_SECTIONS:
             return
     for at, (_, name_end, number) in enumerate(begins):
@@ -120,7 +125,7 @@ def sections(plain: str, text: str, scale: Scale) -> Iterator[Mention]:
         end = min(end, name_end + _LONGEST_SECTION)
         lines = [replace(found, who=number) for found in singles(plain[:end], scale, name_end)]
         finals = [found for found in lines if found.final]
-        yield from finals or lines
+        yield from (found for found in finals or lines if not goes_on(text, found.end))
 
 
 def preceding_line(plain: str, start: int) -> str:
@@ -130,9 +135,18 @@ def preceding_line(plain: str, start: int) -> str:
     return plain[max(begin, end - 200) : end].strip()
 
 
-def following_line(plain: str, end: int) -> str:
-    """The beginning of the line right below."""
-    return plain[end + 1 : min(line_end(plain, end + 1), end + 81)].strip()
+def goes_on(text: str, end: int) -> bool:
+    """Whether a sentence goes on right below, as it does around a citation: "It claims:", two lines, "which is wrong"."""
+    at = end
+    for _ in range(3):
+        begin = text.find("\n", at) + 1
+        if not begin:
+            return False
+        at = line_end(text, begin)
+        line = text[begin : min(at, begin + 80)].strip(" \t*_")
+        if not _PASSED_OVER.match(line):
+            return line[:1].islower()
+    return False
 
 
 def is_heading_of_scores(line: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -21,7 +22,7 @@ _ANY_LINK = re.compile(r"[:=|]|->|(?<=[\s)])-{1,2}(?=[ \t])")
 _COPULA = re.compile(r"(?:\b(?:is|est|es|ist|e)\b|是|为|は|이|은)(?=[^\w\n]{0,4}\d)")
 _NUMBERED = re.compile(r"\s*\(?\d{1,2}[.)]\s")
 _SENTENCE_END = re.compile(r"[.!?;](?=\s)")
-_MOST = 300
+_MOST = 100
 """A text that names scores in more lines is not read in the tolerant way: no judge writes so."""
 _MOST_IN_A_LINE = 4
 
@@ -51,9 +52,11 @@ class TooManyError(Exception):
 def asked(plain: str, scale: Scale, count: int) -> list[Mention]:
     """Mentions in the format that was asked for: a line each, `Score of Assistant 1: 8`; `Score: 8` of a single one."""
     pattern = _ASKED_PAIR if count == 2 else _ASKED_SINGLE
+    # The last ones decide.
+    lines = deque(pattern.finditer(plain), maxlen=_MOST)
     return [
         Mention(int(found["who"]) if count == 2 else 1, value, found.start(), end)
-        for found in pattern.finditer(plain)
+        for found in lines
         for value, end in [_value_after(plain, found.end(), scale)]
     ]
 
@@ -62,23 +65,33 @@ def told(plain: str, text: str, scale: Scale, count: int) -> list[Mention]:
     """Mentions in any words. Raises TooManyError."""
     if count == 1:
         return list(singles(plain, scale))
-    pattern = NAMED.pattern(plain)
-    if pattern is None:
-        return []
-    lines: dict[int, list[re.Match[str]]] = {}
-    for found in pattern.finditer(plain):
-        lines.setdefault(line_start(plain, found.start()), []).append(found)
-        if len(lines) > _MOST:
-            raise TooManyError
     return [
         mention
-        for start, named in lines.items()
+        for start, end, named in named_lines(plain)
         if len(named) <= _MOST_IN_A_LINE
-        for mention in _of_line(plain, text, start, named, scale)
+        for mention in _of_line(plain, text, start, end, named, scale)
     ]
 
 
-def _of_line(plain: str, text: str, start: int, named: list[re.Match[str]], scale: Scale) -> Iterator[Mention]:
+def named_lines(plain: str) -> Iterator[tuple[int, int, list[re.Match[str]]]]:
+    """Lines that name a response, with the names, of which five at most are looked for. Raises TooManyError."""
+    pattern = NAMED.pattern(plain)
+    position = 0
+    for _ in range(_MOST):
+        if pattern is None or (found := pattern.search(plain, position)) is None:
+            return
+        start, end = line_start(plain, found.start()), line_end(plain, found.start())
+        named = [found]
+        while len(named) <= _MOST_IN_A_LINE and (following := pattern.search(plain, named[-1].end(), end)) is not None:
+            named.append(following)
+        yield start, end, named
+        position = end
+    raise TooManyError
+
+
+def _of_line(
+    plain: str, text: str, start: int, end: int, named: list[re.Match[str]], scale: Scale
+) -> Iterator[Mention]:
     """What a line says of those whom it names: "Assistant 1: 8, Assistant 2: 6", "I give Assistant 1 a score of 8"."""
     before = plain[max(start, named[0].start() - LONGEST) : named[0].start()]
     label = last_sentence(before)
@@ -86,7 +99,6 @@ def _of_line(plain: str, text: str, start: int, named: list[re.Match[str]], scal
     common = kinds(label)
     if common is None or any(sign.isdigit() for sign in label):
         return
-    end = line_end(plain, start)
     own: frozenset[str] = frozenset()
     for name, following in zip(named, [*named[1:], None], strict=True):
         stop = end if following is None else following.start()
@@ -174,7 +186,7 @@ def _single(plain: str, start: int, word_end: int, end: int, scale: Scale) -> Me
     is_explicit = plain[link.start()] in ":=|-"
     if value.number is None and not is_explicit:
         return None
-    return Mention(1, value, start, value_end, True, "whole" in said, is_explicit)
+    return Mention(1, value, line_start(plain, start), value_end, True, "whole" in said, is_explicit)
 
 
 def last_sentence(before: str) -> str:

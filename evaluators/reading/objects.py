@@ -11,13 +11,13 @@ from typing import Any
 _STRING = re.compile(r"\"[^\"\\]*(?:\\.[^\"\\]*)*\"|'[^'\\]*(?:\\.[^'\\]*)*'", re.DOTALL)
 _ATOM = re.compile(r"-?\d[\d.eE+-]{0,400}|true|false|null|NaN|-?Infinity|True|False|None")
 _BLANK = re.compile(r"[\s\u00a0\ufeff]*(?://[^\n]{0,200}\n\s*)?")
-_OPENING = re.compile(r"[{\[](?=[\s\u00a0]*[\"'{\[}\]/\d])")
+_OPENING = re.compile(r"\{(?=[\s\u00a0]*[\"'}/])|\[(?=[\s\u00a0]*[\"'{\[\]\d/-])")
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|[bf](?![A-Za-z])|[\"\\/nrt])|\\(.)|[\x00-\x1f]", re.DOTALL)
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _WORDS = {"true": True, "True": True, "false": False, "False": False, "null": None, "None": None}
 _DEEPEST = 60
-_LOOKS = 12
-"""The text is looked through so many times at most, however its braces stand."""
+_MOST_STEPS = 15_000
+"""Strings, numbers and signs that are looked at, in all."""
 
 
 @dataclass
@@ -54,10 +54,10 @@ class _Open:
 def find_objects(text: str) -> Iterator[Node]:
     """The objects and lists that stand in a text, outermost only. Time is linear in the text."""
     position = 0
-    budget = _LOOKS * len(text)
-    while budget > 0 and (opening := _OPENING.search(text, position)) is not None:
-        node, reached, retry = _read(text, opening.start())
-        budget -= reached - opening.start() + 1
+    steps = _MOST_STEPS
+    while steps > 0 and (opening := _OPENING.search(text, position)) is not None:
+        node, taken, retry = _read(text, opening.start(), steps)
+        steps -= taken
         if node is not None:
             yield node
             position = node.end
@@ -66,29 +66,29 @@ def find_objects(text: str) -> Iterator[Node]:
             position = max(retry, opening.start() + 1)
 
 
-def _read(text: str, start: int) -> tuple[Node | None, int, int]:
-    """The value that begins there, how far was read, and where to look again if it is broken."""
+def _read(text: str, start: int, most: int) -> tuple[Node | None, int, int]:
+    """The value that begins there, the steps that it took, and where to look again if it is broken."""
     stack: list[_Open] = []
     at = start
     retry = start + 1
-    while True:
+    for step in range(1, most + 1):
         at = _BLANK.match(text, at).end()  # type: ignore[union-attr]
         sign = text[at : at + 1]
         top = stack[-1] if stack else None
         node: Node | None = None
         if not sign or len(stack) > _DEEPEST:
-            return None, at, retry
+            return None, step, retry
         if sign in "}]":
             is_fit = top is not None and isinstance(top.value, dict) == (sign == "}") and top.key is None
             if top is None or not is_fit:
-                return None, at, max(retry, at)
+                return None, step, max(retry, at)
             stack.pop()
             node, at = Node(top.value, top.start, at + 1, top.repeated), at + 1
         elif sign == "," and top is not None and not top.comma and top.key is None:
             top.comma, at = True, at + 1
             continue
         elif top is not None and not top.comma:
-            return None, at, max(retry, at)
+            return None, step, max(retry, at)
         elif sign in "{[" and (top is None or isinstance(top.value, list) or top.key is not None):
             stack.append(_Open(at, {} if sign == "{" else []))
             at += 1
@@ -97,26 +97,27 @@ def _read(text: str, start: int) -> tuple[Node | None, int, int]:
         elif sign in "\"'":
             found = _STRING.match(text, at)
             if found is None:
-                return None, len(text), at + 1
+                return None, step, at + 1
             retry = at + 1
             at = found.end()
             if top is not None and isinstance(top.value, dict) and top.key is None:
                 top.key = _decoded(found[0])
                 at = _BLANK.match(text, at).end()  # type: ignore[union-attr]
                 if text[at : at + 1] != ":":
-                    return None, at, retry
+                    return None, step, retry
                 at += 1
                 continue
             node = Node(_decoded(found[0]), found.start(), found.end())
         else:
             found = _ATOM.match(text, at)
             if found is None or (top is not None and isinstance(top.value, dict) and top.key is None):
-                return None, at, max(retry, at)
+                return None, step, max(retry, at)
             at = found.end()
             node = Node(_atom(found[0]), found.start(), found.end())
         if not stack:
-            return node, at, at
+            return node, step, at
         _add(stack[-1], node)
+    return None, most, len(text)
 
 
 def _add(parent: _Open, node: Node) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import deque
 
 _MARKUP = "*_`#${}"
 _TO_LINE_END = "\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
@@ -80,13 +81,15 @@ def _blank(found: re.Match[str]) -> str:
 
 
 def folded(word: str) -> str:
-    """A word of a table in the same spelling."""
-    return word.translate(_FOLDS)
+    """A word of a table in the same spelling; a star at its end stays."""
+    return word.rstrip("*").translate(_FOLDS) + "*" * word.endswith("*")
 
 
 _PAIRS = {"“": "”", "«": "»", "„": "“”", "「": "」", "『": "』", "‹": "›", "《": "》"}
 _MARKS = re.compile(r"[“”«»„「」『』‹›《》]|(?<![^\s(\[:,])\"(?=[^\s\"])|(?<=[^\s\"])\"(?![^\W\d_])")
+_QUOTED_LINE = re.compile(r"^[ \t]{0,8}>(?:[^\n]*\n[ \t]{0,8}>)*[^\n]*", re.MULTILINE)
 _LONGEST_QUOTE = 2000
+_MOST_MARKS = 2000
 
 
 def quotations(text: str) -> list[tuple[int, int]]:
@@ -94,9 +97,9 @@ def quotations(text: str) -> list[tuple[int, int]]:
 
     A mark without its partner (a wall 12" wide) quotes nothing.
     """
-    found = [line.span() for line in re.finditer(r"^[ \t]{0,8}>[^\n]*", text, re.MULTILINE)]
+    found = [line.span() for line in _QUOTED_LINE.finditer(text)] if ">" in text else []
     opened: tuple[int, str] | None = None
-    for mark in _MARKS.finditer(text):
+    for mark in deque(_MARKS.finditer(text), maxlen=_MOST_MARKS):
         sign, at = mark[0], mark.start()
         if opened is not None and sign in opened[1] and at - opened[0] <= _LONGEST_QUOTE and _may_close(text, at):
             found.append((opened[0], at + 1))

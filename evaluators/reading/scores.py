@@ -112,7 +112,7 @@ def _last_of_asked(
     plain: str, text: str, mentions: list[Mention], count: int
 ) -> Sequence[Mention] | Unparsed | None:
     """The verdict in the format that was asked for; None where no line has it."""
-    groups = _groups(plain, mentions)
+    groups = _groups(plain, text, mentions)
     fences = _fences(text) if any(sign in text for sign in ("```", "~~~")) else []
     verdict: Sequence[Mention] | None = None
     later: list[Mention] = []
@@ -124,12 +124,13 @@ def _last_of_asked(
             for at in range(0, len(group), count)
         )
         in_fence = any(start <= group[0].start < end for start, end in fences)
-        if is_whole and not _is_inset(plain, group) and (is_fenced or not in_fence):
+        if is_whole and not layouts.goes_on(text, group[-1].end) and (is_fenced or not in_fence):
             verdict, later, is_fenced = pair, [], in_fence
         else:
             later += group
     if verdict is None:
-        return None
+        is_cited = any(len(group) >= count and layouts.goes_on(text, group[-1].end) for group in groups)
+        return Unparsed("its scores stand within a sentence, as a citation would") if is_cited else None
     if _contradicts(later, verdict):
         return Unparsed("it gives several scores, and which of them is final cannot be told")
     last = max(mention.end for mention in verdict)
@@ -141,11 +142,12 @@ def _last_of_asked(
     return verdict
 
 
-def _groups(plain: str, mentions: Iterable[Mention]) -> list[list[Mention]]:
+def _groups(plain: str, text: str, mentions: Iterable[Mention]) -> list[list[Mention]]:
     """Mentions whose lines follow one another."""
     groups: list[list[Mention]] = []
     for mention in mentions:
-        if groups and not plain[groups[-1][-1].end : mention.start].strip():
+        between = (groups[-1][-1].end, mention.start) if groups else (0, 0)
+        if groups and not plain[slice(*between)].strip() and "```" not in text[slice(*between)]:
             groups[-1].append(mention)
         else:
             groups.append([mention])
@@ -155,13 +157,6 @@ def _groups(plain: str, mentions: Iterable[Mention]) -> list[list[Mention]]:
 def _fences(text: str) -> list[tuple[int, int]]:
     marks = [found.start() for found in re.finditer(r"^[ \t]{0,8}(?:```|~~~)", text, re.MULTILINE)]
     return list(zip(marks[::2], [*marks[1::2], len(text)], strict=False))
-
-
-def _is_inset(plain: str, group: Sequence[Mention]) -> bool:
-    """Whether the lines stand within a sentence: "It claims:", the lines, "which I do not accept"."""
-    following = layouts.following_line(plain, group[-1].end)
-    goes_on = following[:1].islower() and not re.match(r"[^\s:]{1,20}\s?:", following)
-    return goes_on and layouts.preceding_line(plain, group[0].start).endswith(":")
 
 
 def _contradicts(mentions: Iterable[Mention], verdict: Sequence[Mention]) -> bool:
@@ -190,7 +185,9 @@ def _agreed(plain: str, text: str, scale: Scale, count: int) -> Sequence[Mention
     wanted = set(range(1, count + 1))
     labelled = [mention for mention in of_tables if mention.labelled]
     bare = [mention for mention in of_tables if not mention.labelled]
-    for group in _groups(plain, told(rest, text, scale, count)):
+    for group in _groups(plain, text, told(rest, text, scale, count)):
+        if layouts.goes_on(text, group[-1].end):
+            continue
         above = layouts.preceding_line(plain, group[0].start)
         is_headed = layouts.is_heading_of_scores(above)
         labelled += [mention for mention in group if mention.labelled or is_headed]

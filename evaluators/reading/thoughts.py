@@ -18,11 +18,11 @@ _NAMES = (
 _CHANNEL = r"(?:<\|start\|>\w{0,20})?<\|?channel\|?>\s?"
 _MESSAGE = r"[^<>\n]{0,60}(?:<\|constrain\|>\w{0,20})?(?:<\|message\|>|\n|$)"
 _TAG = re.compile(
-    rf"(?P<open><(?:{_NAMES})(?:\s[^<>\n]{{0,60}})?>|\[think(?:ing)?\]|◁think(?:ing)?▷|<\|begin_of_thought\|>|"
+    rf"(?=<[^<\s]|\[|◁)(?:(?P<open><(?:{_NAMES})(?:\s[^<>\n]{{0,60}})?>|\[think(?:ing)?\]|◁think(?:ing)?▷|<\|begin_of_thought\|>|"
     rf"<\|start_thinking\|>|<unused94>(?:thought)?|{_CHANNEL}(?:analysis|commentary|thought){_MESSAGE})"
     rf"|(?P<close></(?:{_NAMES})\s?>|\[/think(?:ing)?\]|◁/think(?:ing)?▷|<\|end_of_thought\|>|<\|end_thinking\|>|"
     rf"<unused95>|<channel\|>|\[begin final response\]|(?:<\|end\|>\s?)?{_CHANNEL}final{_MESSAGE})"
-    r"|(?P<end><\|end\|>)",
+    r"|(?P<end><\|end\|>))",
     re.IGNORECASE,
 )
 # Without its special tokens a channel's reply reads "analysisThe user asks ... assistantfinalScore ...".
