@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from evaluators.reading.thoughts import split, whole
 from evaluators.samples import Pair
 
 Order = Literal["12", "21"]
@@ -90,7 +91,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Reply:
-    """What a judge said."""
+    """What a judge said. Thoughts are split off its text as it is made, whichever judge made it and in what form."""
 
     text: str
     usage: Usage
@@ -98,6 +99,16 @@ class Reply:
     """Why it ended: "stop", or "length" where it was cut off."""
     expected: tuple[float, ...] | None = None
     """Expected scores under the token probabilities, in the order shown; None where the judge gives none."""
+    thoughts: str = ""
+    """What the model thought before it answered: kept, and read by nobody."""
+    unclosed: bool = False
+    """The reply ends within its thoughts."""
+
+    def __post_init__(self) -> None:
+        said = split(self.text)
+        object.__setattr__(self, "text", said.text)
+        object.__setattr__(self, "thoughts", "\n".join(filter(None, (whole(self.thoughts), said.thoughts))))
+        object.__setattr__(self, "unclosed", self.unclosed or said.unclosed)
 
 
 @dataclass(frozen=True)
@@ -111,6 +122,8 @@ class Record:
     cached: bool
     cost: str | None
     """In USD, exact; None: unpriced, or the call came from the cache and cost nothing now."""
+    thoughts: str = ""
+    """Of the reply: kept, and read by nobody."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +152,7 @@ class Failure:
     neuron: int
     order: Order
     index: int
-    kind: Literal["unparsed", "call", "context"]
+    kind: Literal["unparsed", "probabilities", "call", "context"]
     reason: str
     calls: tuple[Record, ...] = ()
     shortened: int = 0

@@ -57,7 +57,7 @@ def split(text: str) -> Split:
     A tag that stands in quotation marks is spoken of and splits nothing. Any closing tag ends what any opening tag has
     begun; one that nothing has opened makes everything before it a thought. Time is linear in the text.
     """
-    text = _SURROGATES.sub("\ufffd", text)
+    text = whole(text)
     said: list[str] = []
     thoughts: list[str] = []
     position = 0
@@ -93,6 +93,11 @@ def split(text: str) -> Split:
         return Split(_without_end(text), "", False)
     kept = "\n".join(filter(None, (piece.strip() for piece in thoughts)))
     return Split(_without_end("".join(said)).strip(), kept, inside)
+
+
+def whole(text: str) -> str:
+    """With U+FFFD in place of half characters (lone surrogates), which no file can hold."""
+    return _SURROGATES.sub("\ufffd", text)
 
 
 def _told(text: str) -> tuple[tuple[int, int], int] | None:

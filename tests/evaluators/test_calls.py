@@ -258,7 +258,7 @@ def test_expected_scores_by_hand():
         {},
         {"6": math.log(0.9), "9": math.log(0.1)},
     ]
-    tokens = [Token(piece, top) for piece, top in zip(pieces, tops, strict=True)]
+    tokens = [Token(piece.encode(), top) for piece, top in zip(pieces, tops, strict=True)]
     spans = ((22, 23), (46, 47))
     assert expected_score(text, spans, tokens, (1, 9)) == pytest.approx(((0.6 * 8 + 0.2 * 4) / 0.8, 0.9 * 6 + 0.1 * 9))
     assert expected_score("other", spans, tokens, (1, 9)) is None
