@@ -71,7 +71,7 @@ def judge(folder: Path, *words: object) -> dict[str, float]:
     code = (
         "import json, resource, sys, time\n"
         "from evaluators.commands.run import parse\n"
-        "from evaluators.runner import Run\n"
+        "from evaluators.running.run import Run\n"
         "run = Run(parse(sys.argv[1:], prog='judge'))\n"
         "began, cpu = time.perf_counter(), time.process_time()\n"
         "outcome = run.judge(lambda text: None)\n"

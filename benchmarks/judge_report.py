@@ -23,13 +23,13 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from evaluators.config import JudgeConfig
-from evaluators.results import to_record
-from evaluators.reviews import Judgement, Order, Record, Review, Role, Usage, Verdict
+from evaluators.running.config import JudgeConfig
+from evaluators.running.folder import to_record
+from evaluators.running.settings import dump
 from evaluators.samples import Pair
-from evaluators.settings import dump
 from evaluators.statistics import tables
 from evaluators.statistics.bootstrap import bootstrap
+from evaluators.values import Judgement, Order, Record, Review, Role, Usage, Verdict
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from statistics import fmean
 
-from evaluators.reviews import Failure, Layer, Review, Verdict
+from evaluators.values import Failure, Layer, Review, Verdict
 
 
 def _score(review: Review) -> tuple[float, ...]:

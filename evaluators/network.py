@@ -9,8 +9,8 @@ from typing import Protocol
 
 from evaluators.aggregation import AGGREGATIONS, aggregate
 from evaluators.errors import ConfigError
-from evaluators.reviews import Failure, Judgement, Layer, Order, Record, Review, Role, Verdict
 from evaluators.samples import Pair
+from evaluators.values import Failure, Judgement, Layer, Order, Record, Review, Role, Verdict
 
 
 class Reviewers(Protocol):

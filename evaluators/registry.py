@@ -1,4 +1,4 @@
-"""Named things that are each one file in a folder: judges, architectures, benchmarks."""
+"""Things under a name: judges, presets, benchmarks."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """Name -> thing. The files of the package are imported when a name is first looked up."""
+    """Name -> thing. Where a package is named, its files are imported when a name is first looked up."""
 
-    def __init__(self, kind: str, package: str, path: Sequence[str]) -> None:
+    def __init__(self, kind: str, package: str = "", path: Sequence[str] = ()) -> None:
         self._kind = kind
         self._package = package
         self._path = path

@@ -10,11 +10,11 @@ from urllib.parse import quote
 
 import tyro
 
-from evaluators.annotation import DECISIONS, Decisions
-from evaluators.annotation.server import AnnotationServer
-from evaluators.annotation.summary import Judged, summary
 from evaluators.errors import ConfigError, RunError
-from evaluators.results import VERDICTS, read_records
+from evaluators.running.folder import VERDICTS, read_records
+from evaluators.showing.annotation import DECISIONS, Decisions
+from evaluators.showing.annotation.server import AnnotationServer
+from evaluators.showing.annotation.summary import Judged, summary
 
 
 @dataclass(frozen=True)

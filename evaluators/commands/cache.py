@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tyro
 
-from evaluators.cache import Cache, default_path
+from evaluators.asking.cache import Cache, default_path
 from evaluators.errors import ConfigError, RunError
 
 _DAY_S = 86400.0

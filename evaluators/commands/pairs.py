@@ -10,9 +10,9 @@ import tyro
 
 from evaluators.benchmarks.jsonl import jsonl
 from evaluators.commands import run
+from evaluators.commands.checkpoints import answers
 from evaluators.errors import ConfigError, RunError
-from evaluators.generate import answers
-from evaluators.settings import parse
+from evaluators.running.settings import parse
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import Annotated
 import tyro
 
 from evaluators.commands.bootstrap import check_bootstrap
-from evaluators.commands.metrics import score_text
 from evaluators.errors import RunError
-from evaluators.metrics_file import write_statistics
+from evaluators.running.metrics_file import write_statistics
+from evaluators.showing.figures import score_text
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class ReportCommand:
 def main(argv: Sequence[str], *, prog: str) -> int:
     """`depthlab judge report`. Raises UserError where the run cannot be read, or the file not written."""
     wanted = tyro.cli(ReportCommand, args=list(argv), prog=prog)
-    from evaluators.report import report
+    from evaluators.showing.report import report
 
     began_s = time.monotonic()
     page, found = report(Path(wanted.run), draws=wanted.draws, seed=wanted.seed)

@@ -4,15 +4,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluators.command import EXIT_STOPPED
-from evaluators.settings import parse
-from evaluators.show import estimate_text, printable, summary_text
+from evaluators.errors import EXIT_STOPPED
+from evaluators.running.settings import parse
+from evaluators.showing.terminal import estimate_text, printable, summary_text
 
 
 def main(argv: Sequence[str], *, prog: str) -> int:
     """`depthlab judge run`. Raises UserError as `Run` does."""
     config = parse(argv, prog=prog)
-    from evaluators.runner import Run  # after parsing: a wrong flag should not wait for it
+    from evaluators.running.run import Run  # after parsing: a wrong flag should not wait for it
 
     run = Run(config)
     say = print

@@ -8,9 +8,9 @@ from typing import Annotated
 import tyro
 
 from evaluators.errors import RunError
-from evaluators.results import VERDICTS, read_records
-from evaluators.show import network_text, summary_text, verdict_text
-from evaluators.tally import Tally
+from evaluators.running.folder import VERDICTS, read_records
+from evaluators.running.tally import Tally
+from evaluators.showing.terminal import network_text, summary_text, verdict_text
 
 
 @dataclass(frozen=True)

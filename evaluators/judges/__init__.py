@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from evaluators.errors import ConfigError
+from evaluators.messages import Call, Reply
 from evaluators.registry import Registry
-from evaluators.reviews import Call, Reply, Usage
+from evaluators.values import Usage
 
 
 class CallError(Exception):

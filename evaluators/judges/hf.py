@@ -12,10 +12,11 @@ from typing import Any
 
 from evaluators.errors import ConfigError
 from evaluators.judges import Abilities, Backend, CallError, judge
+from evaluators.messages import Call, Reply
 from evaluators.reading.ending import LAID
 from evaluators.reading.probabilities import expectation
 from evaluators.reading.thoughts import split
-from evaluators.reviews import Call, Reply, Usage
+from evaluators.values import Usage
 
 _SCORE_LINE = re.compile(r"^[^\n]{0,80}\bscore(?: of (?:the )?assistant [12])?[^\w\n:=]{0,8}[:=]", re.I | re.M)
 
@@ -97,9 +98,7 @@ class HuggingFace:
         # Single responses have one score line, pairs two: only alike ones can be scored together.
         for count in (1, 2):
             # A reply that was cut off within its thoughts has not come to a judgement yet.
-            rows = [
-                row for row, call in enumerate(calls) if _scores_asked(call) == count and not replies[row].unclosed
-            ]
+            rows = [row for row, call in enumerate(calls) if _scores_asked(call) == count and not replies[row].unclosed]
             if rows:
                 scored = self._expected([(calls[row], prompts[row], texts[row]) for row in rows], count)
                 for row, (text, expected) in zip(rows, scored, strict=True):

@@ -12,10 +12,11 @@ from urllib.parse import urlsplit
 
 from evaluators.errors import ConfigError, RunError
 from evaluators.judges import Abilities, Backend, CallError, NoSchemaError, estimated_tokens, judge
-from evaluators.reading.scores import Scores, parse_scores
+from evaluators.messages import Call, Reply
 from evaluators.reading.probabilities import expected_score, tokens_from
+from evaluators.reading.scores import Scores, parse_scores
 from evaluators.reading.thoughts import from_message, split
-from evaluators.reviews import Call, Reply, Usage
+from evaluators.values import Usage
 
 DEFAULT_URL = "https://api.openai.com/v1"
 _TOP = 20

@@ -8,7 +8,8 @@ from typing import Any
 
 from evaluators.errors import ConfigError
 from evaluators.judges import Abilities, Backend, CallError, estimated_tokens, judge
-from evaluators.reviews import Call, Reply, Usage
+from evaluators.messages import Call, Reply
+from evaluators.values import Usage
 
 _CONDITIONS = ("id", "task", "layer", "neuron", "order", "index", "attempt")
 

@@ -34,7 +34,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from evaluators.errors import ConfigError
 from evaluators.judges import Abilities, Backend, estimated_tokens, judge
-from evaluators.reviews import Call, Place, Reply, Review, Usage
+from evaluators.messages import Call, Place, Reply
+from evaluators.values import Review, Usage
 
 if TYPE_CHECKING:
     import numpy as np

@@ -14,8 +14,8 @@ from jinja2 import ChoiceLoader, DictLoader, FileSystemLoader, StrictUndefined, 
 from jinja2.sandbox import SandboxedEnvironment
 
 from evaluators.errors import ConfigError
+from evaluators.messages import Message
 from evaluators.prompts.wrapping import code_for, wrap
-from evaluators.reviews import Message
 
 _HERE = Path(__file__).parent
 _NOUNS = ("material", "response", "responses", "goal", "expert_in", "quality")

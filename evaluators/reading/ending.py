@@ -6,13 +6,27 @@ LAID = "laid"
 """How a reply ends whose scores were laid before the model, so that they cannot be cut."""
 
 _OF_ITSELF = frozenset(
-    ("", "stop", "eos", "eos_token", "eos_found", "end", "ended", "end_turn", "end_of_turn", "stop_sequence", "stop_token")
+    (
+        "",
+        "stop",
+        "eos",
+        "eos_token",
+        "eos_found",
+        "end",
+        "ended",
+        "end_turn",
+        "end_of_turn",
+        "stop_sequence",
+        "stop_token",
+    )
     + ("complete", "completed", "finished", "finish", "done", "success", "normal", "none", "null", LAID)
 )
 _BY_LENGTH = frozenset(("length", "max_tokens", "max_output_tokens", "model_length", "token_limit", "max_length"))
 
 
-def cut_off(finish: str | None, completion_tokens: int | None, max_tokens: int, *, unclosed: bool = False) -> str | None:
+def cut_off(
+    finish: str | None, completion_tokens: int | None, max_tokens: int, *, unclosed: bool = False
+) -> str | None:
     """Why a reply is not whole; None where it is.
 
     Args:

@@ -16,7 +16,19 @@ _KEYS = {
     "score1": 1, "scoreofassistant1": 1, "assistant1score": 1, "scoreassistant1": 1,
     "score2": 2, "scoreofassistant2": 2, "assistant2score": 2, "scoreassistant2": 2,
 }  # fmt: skip
-_WRAPPERS = {"final", "answer", "finalanswer", "output", "response", "result", "verdict", "review", "json", "arguments", "content"}
+_WRAPPERS = {
+    "final",
+    "answer",
+    "finalanswer",
+    "output",
+    "response",
+    "result",
+    "verdict",
+    "review",
+    "json",
+    "arguments",
+    "content",
+}
 _INTRODUCED = re.compile(r"(?:\A|[\n:=.!?>`,(\[{\"'}\]])[ \t\u00a0*_`]*\Z|\bjson\s{0,4}\Z", re.IGNORECASE)
 _FOLLOWED = re.compile(
     r"(?:[ \t\u00a0`*.;)\]}\"']|<\|[^<>|\n]{1,40}\|>|</?[A-Za-z_][\w-]{0,30}>|<\uff5c[^<>\n]{1,40}\uff5c>)*(?:\Z|\n|\s+[^\W\d_a-z])"
@@ -120,7 +132,9 @@ def _value(node: Node, text: str, scale: Scale) -> Value:
         value = read_value(plain(number), 0, len(number), scale, comment=False)
         inside = text.find(number[slice(*value.span)], node.start, node.end) if value.number is not None else -1
         start = max(inside, node.start)
-        return Value(value.number, (start, start + value.span[1] - value.span[0] if inside >= 0 else start), value.reason)
+        return Value(
+            value.number, (start, start + value.span[1] - value.span[0] if inside >= 0 else start), value.reason
+        )
     if isinstance(number, bool) or not isinstance(number, float):
         return Value(None, reason=f"a score is {Node.plain(node)!r}, not a number"[:80])
     if not scale[0] <= number <= scale[1]:  # also refuses NaN

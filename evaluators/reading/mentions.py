@@ -176,7 +176,7 @@ def _single(plain: str, start: int, word_end: int, end: int, scale: Scale) -> Me
     """What a line says whose first word for a score ends at `word_end`."""
     near = min(end, word_end + 60)
     link = _ANY_LINK.search(plain, word_end, near) or _COPULA.search(plain, word_end, near)
-    if link is None or plain[word_end : word_end + 1].isalpha() and link.start() == word_end:
+    if link is None or (plain[word_end : word_end + 1].isalpha() and link.start() == word_end):
         return None
     label = last_sentence(plain[start : link.start()])
     said = kinds(label)

@@ -49,7 +49,9 @@ def tokens_from(listed: Any) -> list[Token] | None:
         likeliest = item.get("top_logprobs")
         top: dict[str, float] = {}
         for candidate in likeliest if isinstance(likeliest, list) else ():
-            name, value = (candidate.get("token"), candidate.get("logprob")) if isinstance(candidate, Mapping) else (0, 0)
+            name, value = (
+                (candidate.get("token"), candidate.get("logprob")) if isinstance(candidate, Mapping) else (0, 0)
+            )
             if isinstance(name, str) and isinstance(value, (int, float)) and not math.isnan(value):
                 top[name] = max(float(value), top.get(name, -math.inf))
         tokens.append(Token(spelling, top))

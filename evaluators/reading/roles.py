@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from evaluators.reading.objects import find_objects
-from evaluators.reviews import Role
+from evaluators.values import Role
 
 MAX_NAME = 120
 MAX_FOCUS = 400

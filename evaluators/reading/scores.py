@@ -108,9 +108,7 @@ def _from_lines(text: str, scale: Scale, count: int) -> tuple[_Read | Unparsed, 
     return _Read(tuple(values), spans, start, stated_confidence(plain)), first is not None
 
 
-def _last_of_asked(
-    plain: str, text: str, mentions: list[Mention], count: int
-) -> Sequence[Mention] | Unparsed | None:
+def _last_of_asked(plain: str, text: str, mentions: list[Mention], count: int) -> Sequence[Mention] | Unparsed | None:
     """The verdict in the format that was asked for; None where no line has it."""
     groups = _groups(plain, text, mentions)
     fences = _fences(text) if any(sign in text for sign in ("```", "~~~")) else []

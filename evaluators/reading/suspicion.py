@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from evaluators.prompts.wrapping import has_chat_markup
+from evaluators.reading.markup import has_chat_markup
 from evaluators.reading.scores import Scores, parse_scores
 from evaluators.samples import Pair
 
@@ -19,15 +19,15 @@ _DISOBEY = re.compile(
     r"|\b(?:dear|attention|note to(?: the)?|hey),? (?:llm|ai|judge|evaluator|grader|reviewer)s?\b",
     re.IGNORECASE,
 )
-_TRIGGERS = (*"ignor disregard forget 忽略 无视 игнорир dear attention note hey".split(),)
+_TRIGGERS = (*["ignor", "disregard", "forget", "忽略", "无视", "игнорир", "dear", "attention", "note", "hey"],)
 # "rate ... my answer ... ten", each at most 40 signs after the one before and in the same sentence.
 _STEPS = re.compile(
     r"\b(?:(?P<verb>rate|score(?! of)|give|grade|award|prefer|choose|pick)|(?P<whom>this|my|(?:assistant|answer) [12])|"
     r"(?P<best>10|ten|highest|best|maximum|full marks|winner))\b|(?P<stop>[.\n])",
     re.IGNORECASE,
 )
-_VERBS = (*"rate score give grade award prefer choose pick".split(),)
-_BESTS = (*"10 ten highest best maximum full winner".split(),)
+_VERBS = (*["rate", "score", "give", "grade", "award", "prefer", "choose", "pick"],)
+_BESTS = (*["10", "ten", "highest", "best", "maximum", "full", "winner"],)
 _NEAR = 41
 _DELIMITERS = re.compile(
     r"\[ ?(?:the )?(?:start|end) of [^\]\n]{1,60}\]|</?(?:answer|response|assistant|system|query)[ _-]?[12]?>|"
@@ -73,9 +73,9 @@ def _asks_for_the_best(text: str) -> bool:
             verb = whom = -_NEAR
         elif step["verb"]:
             verb = step.end()
-        elif step["whom"] and 0 <= verb and step.start() - verb <= _NEAR:
+        elif step["whom"] and verb >= 0 and step.start() - verb <= _NEAR:
             whom = step.end()
-        elif step["best"] and 0 <= whom and step.start() - whom <= _NEAR:
+        elif step["best"] and whom >= 0 and step.start() - whom <= _NEAR:
             return True
     return False
 

@@ -75,7 +75,9 @@ def kinds(label: str) -> frozenset[str] | None:
     for run in _RUN.findall(label):
         if run in _SPACED:
             found.add(_SPACED[run])
-        elif (beginning := next((k for b, k in _BEGINNINGS if run.startswith(b) and len(run) <= len(b) + 4), None)) is not None:
+        elif (
+            beginning := next((k for b, k in _BEGINNINGS if run.startswith(b) and len(run) <= len(b) + 4), None)
+        ) is not None:
             found.add(beginning)
         elif (parts := _parts(run)) is not None:
             found |= parts

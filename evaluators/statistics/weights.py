@@ -14,8 +14,8 @@ from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any
 
 from evaluators.errors import RunError
-from evaluators.reviews import Failure, Layer, Review
 from evaluators.statistics.runs import Sample
+from evaluators.values import Failure, Layer, Review
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline

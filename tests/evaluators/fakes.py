@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from evaluators.calls import Caller, Retries
+from evaluators.asking.caller import Caller, Retries
+from evaluators.asking.limits import Breaker, Limits
+from evaluators.asking.money import Budget
 from evaluators.judges import Abilities, estimated_tokens
-from evaluators.limits import Breaker, Limits
+from evaluators.messages import Call, Reply
 from evaluators.network import Network
-from evaluators.panel import Manner, Panel
-from evaluators.pricing import Budget
 from evaluators.prompts import Prompts
-from evaluators.reviews import Call, Judgement, Reply, Usage
+from evaluators.reviewers import Manner, Reviewers
 from evaluators.samples import Pair
+from evaluators.values import Judgement, Usage
 
 PROMPTS = Prompts()
 
@@ -66,7 +67,7 @@ def judged(
             )
             for judge in judges
         ]
-        panel = Panel(callers, prompts or PROMPTS, Manner(**manner), network.temperature)  # type: ignore[arg-type]
+        panel = Reviewers(callers, prompts or PROMPTS, Manner(**manner), network.temperature)  # type: ignore[arg-type]
         return await network.judge(pair, panel)
 
     return asyncio.run(run())

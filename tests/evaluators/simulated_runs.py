@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from evaluators.config import CacheConfig, JudgeConfig, NetworkConfig
-from evaluators.reviews import Review
-from evaluators.runner import Run
-from evaluators.statistics.runs import JudgedRun, Sample, read_run
+from evaluators.running.config import CacheConfig, JudgeConfig, NetworkConfig
+from evaluators.running.judged import read_run
+from evaluators.running.run import Run
+from evaluators.statistics.runs import JudgedRun, Sample
+from evaluators.values import Review
 
 FILE = Path(__file__).parents[3] / "shared" / "data" / "simulation_expectations.json"
 

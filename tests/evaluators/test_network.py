@@ -9,11 +9,12 @@ import re
 import pytest
 
 from evaluators.aggregation import AGGREGATIONS, aggregate
-from evaluators.architectures import architectures
 from evaluators.errors import ConfigError
+from evaluators.messages import Call
 from evaluators.network import Network
-from evaluators.reviews import Call, Failure, Review, Role
+from evaluators.presets import architectures
 from evaluators.samples import Pair
+from evaluators.values import Failure, Review, Role
 from tests.evaluators.fakes import PAIR, FakeJudge, judged
 
 ROLE_NAMES = [

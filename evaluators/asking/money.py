@@ -1,0 +1,117 @@
+"""What calls cost: a table of prices that users extend, exact sums, and a budget that is not passed."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from evaluators.errors import ConfigError, RunError
+from evaluators.values import Usage
+
+_PER = Decimal(1_000_000)
+_DATED = re.compile(r"-(?:\d{4}-\d{2}-\d{2}|\d{4})$")
+
+
+@dataclass(frozen=True)
+class Price:
+    """USD for a million tokens."""
+
+    input: Decimal
+    output: Decimal
+    cached_input: Decimal | None = None
+    """Of prompt tokens that the server had already processed; None: the price of the others."""
+
+    def of(self, usage: Usage) -> Decimal:
+        """USD for a call."""
+        cached = self.input if self.cached_input is None else self.cached_input
+        fresh = usage.prompt - usage.cached_prompt
+        return (fresh * self.input + usage.cached_prompt * cached + usage.completion * self.output) / _PER
+
+
+class Prices:
+    """Model -> price. A model with a date in its name has the price of the one without, unless it has its own."""
+
+    def __init__(self, user: Path | None = None) -> None:
+        """Raises ConfigError where the user's table cannot be used; names the model."""
+        built_in = files("evaluators.asking") / "prices.yaml"
+        self._prices = _table(yaml.safe_load(built_in.read_text(encoding="utf-8")), "prices.yaml")
+        if user is not None:
+            try:
+                content = yaml.safe_load(user.read_text(encoding="utf-8"))
+            except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+                raise ConfigError(f"--prices {user}: {getattr(error, 'strerror', None) or 'not YAML'}") from error
+            self._prices |= _table(content, str(user))
+
+    def get(self, model: str) -> Price | None:
+        """None: unpriced."""
+        return self._prices.get(model) or self._prices.get(_DATED.sub("", model))
+
+
+def _table(content: Any, where: str) -> dict[str, Price]:
+    if not isinstance(content, Mapping):
+        raise ConfigError(f"--prices {where}: must hold MODEL: {{input: USD, output: USD}} per million tokens")
+    return {str(model): _price(entry, f"--prices {where}: {model}") for model, entry in content.items()}
+
+
+def _price(entry: Any, where: str) -> Price:
+    known = {"input", "output", "cached_input"}
+    if not isinstance(entry, Mapping) or set(entry) - known or not {"input", "output"} <= set(entry):
+        raise ConfigError(f"{where}: must hold input and output (and cached_input), in USD per million tokens")
+    try:
+        values = {name: Decimal(str(value)) for name, value in entry.items()}
+    except InvalidOperation as error:
+        raise ConfigError(f"{where}: prices must be numbers") from error
+    if any(not value.is_finite() or value < 0 for value in values.values()):
+        raise ConfigError(f"{where}: prices must be at least 0")
+    return Price(**values)
+
+
+class BudgetError(RunError):
+    """The next call could pass the budget."""
+
+
+class Budget:
+    """Money spent in this run, and what the calls in flight may cost at most.
+
+    A call starts only if all that was spent, the worst case of every call in flight and its own worst case stay within
+    the limit together.
+    """
+
+    def __init__(self, limit: Decimal | None) -> None:
+        self.limit = limit
+        self.spent = Decimal(0)
+        self._reserved = Decimal(0)
+        self._changed = asyncio.Condition()
+
+    async def reserve(self, worst: Decimal) -> None:
+        """Wait until the call fits, for calls in flight to settle for less.
+
+        Raises:
+            BudgetError: none is in flight, and it does not fit.
+        """
+        if self.limit is None:
+            return
+        async with self._changed:
+            while self.spent + self._reserved + worst > self.limit:
+                if not self._reserved:
+                    raise BudgetError(
+                        f"--budget {self.limit}: the next call could pass it ({self.spent:.4f} USD spent)"
+                    )
+                await self._changed.wait()
+            self._reserved += worst
+
+    async def settle(self, worst: Decimal, cost: Decimal) -> None:
+        """A call has ended and cost so much."""
+        self.spent += cost
+        if self.limit is not None:
+            async with self._changed:
+                self._reserved -= worst
+                self._changed.notify_all()

@@ -1,0 +1,1 @@
+"""A run: its settings, its samples through the network, its folder."""

@@ -1,0 +1,225 @@
+"""The settings of a judging run: frozen dataclasses, checked when made, saved with every run as `config.yaml`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from evaluators.aggregation import AGGREGATIONS
+from evaluators.benchmarks import loaders
+from evaluators.errors import ConfigError
+from evaluators.network import Network
+from evaluators.presets import architectures, summary
+
+
+def _check(condition: bool, flag: str, value: Any, must: str) -> None:
+    if not condition:
+        raise ConfigError(f"--{flag} {value}: must be {must}")
+
+
+def _choice(names: Iterable[str], help_text: str) -> Any:
+    # Checked by the registry, which knows the nearest name; shown as the choices that there are.
+    return tyro.conf.arg(metavar="{" + ",".join(names) + "}", help=help_text)
+
+
+# Annotations are evaluated where they cannot see loop variables, so these are made here.
+_PRESET = _choice(architectures.names(), " ".join(f"{name}: {summary(name)}" for name in architectures.names()))
+_AGGREGATION = _choice(AGGREGATIONS, " ".join(f"{name}: {text[0]}." for name, text in AGGREGATIONS.items()))
+_FORMAT = _choice(loaders.names(), "Format of the data.")
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Shape of the network. What is not given is the preset's."""
+
+    preset: Annotated[str, _PRESET] = "widedeep"
+    depth: int | None = None
+    """Layers."""
+    width: int | None = None
+    """Neurons in a layer, exactly so many; as many as the sample has roles if not given."""
+    min_roles: int | None = None
+    """At least so many roles; missing ones are filled up with the family's standing perspectives."""
+    max_roles: int | None = None
+    """At most so many roles."""
+    roles: tuple[str, ...] | None = None
+    """Fixed roles, such as --roles Accuracy "Clarity: is it easy to read?"; nobody is asked for roles then."""
+    connection: str | None = None
+    """What a neuron sees of the layer before: `full`, or `window:k` for neurons less than k places away."""
+    perspective: Literal["own", "seen"] | None = None
+    """Perspective of neurons in layer 2 and up: their own role, or the roles of all whose reviews they see."""
+    both_orders: bool | None = None
+    """Show the two responses in both orders."""
+    reviews: int | None = None
+    """Reviews per neuron and order."""
+    aggregation: Annotated[str | None, _AGGREGATION] = None
+    tie_margin: float | None = None
+    """A difference of at most so much is a tie; in points of the scale, or as a share of the votes."""
+    temperatures: tuple[float | None, ...] | None = None
+    """Sampling temperature of layer 1, 2, ...; the last holds for all after it; None: the server's default."""
+
+    def build(self, judges: int) -> Network:
+        """The preset's network with what was given here in place of its own.
+
+        Raises:
+            ConfigError: an unknown preset, or an impossible setting.
+        """
+        base = architectures.get(self.preset, flag="--preset")(judges)
+        names = [item.name for item in fields(self) if item.name != "preset"]
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        if "width" in given and given["width"] < (given.get("min_roles") or 1):
+            raise ConfigError(f"--width {given['width']} and --min-roles {given['min_roles']} contradict each other")
+        # Settings of the base that no flag names, such as those of a subclass, stay.
+        return type(base)(**{**{item.name: getattr(base, item.name) for item in fields(base)}, **given})
+
+
+@dataclass(frozen=True)
+class AskingConfig:
+    """How judges are asked and their replies read."""
+
+    scale: tuple[int, int] = (1, 10)
+    """Lowest and highest score."""
+    scores: Literal["text", "probabilities"] = "text"
+    """Scores as written, or expected under the token probabilities (needs --scale 1 9 or shorter: one digit)."""
+    max_tokens: int = 1024
+    """Longest reply, in tokens."""
+    reasks: int = 2
+    """Ask again so often for a reply that cannot be read; then the review is unscored."""
+    structured: Literal["auto", "on", "off"] = "auto"
+    """Ask for JSON under a schema: where the server takes one, always, or never."""
+    confidence: bool = False
+    """Ask reviewers how sure they are (on if the aggregation is weighted by it)."""
+    context_tokens: int | None = None
+    """Context of the judge, in tokens; asked of the server if not given, 8192 if it does not say. Longer prompts
+    are shortened by a rule and marked."""
+    assign: Literal["neurons", "layers"] = "neurons"
+    """With several judges: dealt out to the neurons in turn, or one to each layer."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scale", tuple(self.scale))
+        low, high = self.scale
+        _check(0 <= low < high <= 100, "scale", f"{low} {high}", "two whole numbers, 0 <= LOW < HIGH <= 100")
+        if self.scores == "probabilities" and high > 9:
+            raise ConfigError(f"--scores probabilities: needs scores of one digit: add --scale {min(low, 1)} 9")
+        _check(self.max_tokens > 0, "max-tokens", self.max_tokens, "positive")
+        _check(self.reasks >= 0, "reasks", self.reasks, "at least 0")
+        _check(
+            self.context_tokens is None or self.context_tokens > 0, "context-tokens", self.context_tokens, "positive"
+        )
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """Where judges are, and how fast they are asked."""
+
+    base_url: str | None = None
+    """URL of an OpenAI-compatible server, such as http://127.0.0.1:8000/v1; OpenAI's if not given."""
+    key_env: str = "OPENAI_API_KEY"
+    """Environment variable that holds the key."""
+    concurrency: int = 32
+    """Calls in flight at most."""
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    """Tokens of prompts and replies."""
+    timeout: float = 120.0
+    """Seconds for one call, its whole reply included."""
+    retries: int = 6
+    """Try a call again so often after a rate limit, a server error, a timeout or a dropped connection."""
+    backoff: float = 1.0
+    """Seconds to wait at most before the first retry, doubled each time; a server's Retry-After goes before."""
+    breaker: int = 8
+    """After so many calls in a row without an answer, only one at a time is sent until the server is back."""
+    give_up: float = 300.0
+    """Stop the run when nothing has worked for so many seconds."""
+    batch: int = 8
+    """hf: prompts in a batch."""
+    device: str | None = None
+    """hf: cpu, cuda, cuda:1, ...; a GPU where there is one if not given."""
+
+    def __post_init__(self) -> None:
+        for name in ("concurrency", "timeout", "batch", "breaker", "requests_per_minute", "tokens_per_minute"):
+            value = getattr(self, name)
+            _check(value is None or value > 0, name.replace("_", "-"), value, "positive")
+        for name in ("retries", "backoff", "give_up"):
+            _check(getattr(self, name) >= 0, name.replace("_", "-"), getattr(self, name), "at least 0")
+
+
+@dataclass(frozen=True)
+class MoneyConfig:
+    """What it costs."""
+
+    budget: float | None = None
+    """USD that this run may spend; it stops before it would pass them."""
+    prices: str | None = None
+    """YAML file of MODEL: {input: USD, output: USD} per million tokens, added to the built-in table."""
+    dry_run: bool = False
+    """Estimate calls, tokens and cost, and make no call."""
+
+    def __post_init__(self) -> None:
+        _check(self.budget is None or self.budget > 0, "budget", self.budget, "positive")
+
+
+@dataclass(frozen=True)
+class CacheConfig:
+    """Replies that were paid for are kept, for all runs of this user."""
+
+    cache: str | None = None
+    """SQLite file; ~/.cache/depthlab/judge.sqlite if not given."""
+    no_cache: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Neither read nor write it."""
+    refresh: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Do not read it, but write the new replies."""
+
+    def __post_init__(self) -> None:
+        if self.no_cache and (self.refresh or self.cache is not None):
+            raise ConfigError("--no-cache excludes --cache and --refresh")
+
+
+@dataclass(frozen=True)
+class JudgeConfig:
+    """Judge every sample of a file with a wide and deep network of LLM reviewers.
+
+    The same flags with the same --out go on where a run stopped. A YAML file given with --config holds the same names
+    in their sections (as in a run's config.yaml); flags override it.
+    """
+
+    data: str = ""
+    """JSON Lines, one object a line: query, response1, response2, and if you have them id, human (1, 2, or 0 for a
+    tie), family, dataset, reference. Without response2, response1 is graded by itself."""
+    judge: tuple[str, ...] = ()
+    """Who judges: openai:MODEL, hf:PATH, scripted:FILE or simulated:NAME=VALUE,...; several make a mixed panel."""
+    out: str = ""
+    """Folder of the results."""
+    format: Annotated[str, _FORMAT] = "jsonl"
+    fields: tuple[str, ...] = ()
+    """Other names of fields, as OURS=THEIRS: --fields query=question response1=answer_a."""
+    limit: int | None = None
+    """Judge only the first so many samples."""
+    families: str | None = None
+    """YAML file with families of tasks of your own (see docs/judging.md)."""
+    template: str | None = None
+    """Jinja file in place of blocks of the prompts (see docs/judging.md)."""
+    seed: int | None = None
+    """Seed of simulated and local judges, and sent to servers if given."""
+    retry_unscored: bool = False
+    """Judge samples again that are unscored in --out."""
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    asking: AskingConfig = field(default_factory=AskingConfig)
+    server: ServerConfig = field(default_factory=ServerConfig)
+    money: MoneyConfig = field(default_factory=MoneyConfig)
+    caching: CacheConfig = field(default_factory=CacheConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("judge", "fields"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if not self.data:
+            raise ConfigError("--data: name the file of samples")
+        if not self.judge:
+            raise ConfigError("--judge: name a judge, such as openai:gpt-4o-mini (with --base-url for your own server)")
+        if not self.out and not self.money.dry_run:
+            raise ConfigError("--out: name the folder of the results")
+        _check(self.limit is None or self.limit > 0, "limit", self.limit, "positive")
+        _check(self.seed is None or self.seed >= 0, "seed", self.seed, "at least 0")
+        self.network.build(len(self.judge))

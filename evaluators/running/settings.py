@@ -1,0 +1,143 @@
+"""From a YAML file and the command line to a checked `JudgeConfig`: file < flags."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import tyro
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from evaluators.errors import ConfigError
+from evaluators.running.config import JudgeConfig
+
+_FREE = ("out", "data", "limit", "retry_unscored", "money", "caching")
+_FREE_OF_SERVER = (
+    "key_env",
+    "concurrency",
+    "requests_per_minute",
+    "tokens_per_minute",
+    "timeout",
+    "retries",
+    "backoff",
+    "breaker",
+    "give_up",
+    "batch",
+    "device",
+)
+
+
+def parse(argv: Sequence[str], *, prog: str) -> JudgeConfig:
+    """The settings of a run.
+
+    Raises:
+        ConfigError: an impossible setting, with its flag.
+        SystemExit: help was asked for, or a flag is unknown or malformed (tyro has printed which, and the nearest).
+    """
+    file, flags = _take_config(argv)
+    default: dict[str, Any] = {} if file is None else {"default": load(file)}
+    return tyro.cli(JudgeConfig, args=flags, prog=prog, config=(tyro.conf.OmitArgPrefixes,), **default)
+
+
+def load(path: Path) -> JudgeConfig:
+    """Read a run's YAML file.
+
+    Raises:
+        ConfigError: no such file, no YAML, or a key that is unknown, malformed or impossible; names it.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"--config {path}: {getattr(error, 'strerror', None) or 'not a YAML file'}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"--config {path}: must hold keys and values, such as `data: pairs.jsonl`")
+    known = _known(content, JudgeConfig, path, "")
+    try:
+        return TypeAdapter(JudgeConfig).validate_python(known)
+    except ConfigError as error:
+        raise ConfigError(f"--config {path}: {error}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"--config {path}: {key}: {first['input']!r}: {first['msg']}") from error
+
+
+def dump(config: JudgeConfig) -> str:
+    """All settings as YAML; `load` reads it back."""
+    return yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)
+
+
+def plain(config: JudgeConfig) -> dict[str, Any]:
+    """All settings as dicts, lists, numbers and texts."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def digest(config: JudgeConfig, prompts: str) -> str:
+    """Of all settings that decide what judges are asked and how verdicts are made, with the prompts' own digest."""
+    return hashlib.sha256(json.dumps([_science(plain(config)), prompts], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def differences(stored: Mapping[str, Any], wanted: JudgeConfig) -> list[str]:
+    """Settings that change what a run that goes on would compute, as `network.depth: 2 -> 3`."""
+    before, after = _flat(_science(stored)), _flat(_science(plain(wanted)))
+    return [
+        f"{name}: {before.get(name)} -> {after.get(name)}"
+        for name in {**before, **after}
+        if before.get(name) != after.get(name)
+    ]
+
+
+def _science(settings: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in settings.items() if name not in _FREE}
+    server = {name: value for name, value in kept.get("server", {}).items() if name not in _FREE_OF_SERVER}
+    return {**kept, "server": server}
+
+
+def _flat(nested: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    names: dict[str, Any] = {}
+    for key, value in nested.items():
+        names |= _flat(value, f"{above}{key}.") if isinstance(value, Mapping) else {f"{above}{key}": value}
+    return names
+
+
+def _take_config(argv: Sequence[str]) -> tuple[Path | None, list[str]]:
+    flags: list[str] = []
+    file = None
+    words = iter(argv)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name != "--config":
+            flags.append(word)
+            continue
+        path = value if equals else next(words, None)
+        if not path:
+            raise ConfigError("--config: name a YAML file")
+        file = Path(path)
+    return file, flags
+
+
+def _known(content: Mapping[str, Any], kind: Any, path: Path, above: str) -> dict[str, Any]:
+    """The content of a section: known keys only."""
+    known = {item.name: item for item in dataclasses.fields(kind)}
+    section: dict[str, Any] = {}
+    for spelled, value in content.items():
+        key = str(spelled).replace("-", "_")
+        if key not in known:
+            near = get_close_matches(key, known, n=1)
+            hint = f"; did you mean {above}{near[0]}?" if near else ""
+            raise ConfigError(f"--config {path}: unknown key {above}{key}{hint} (keys here: {', '.join(known)})")
+        nested: Any = known[key].default_factory
+        if dataclasses.is_dataclass(nested):
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"--config {path}: {above}{key}: must hold keys and values, not {value!r}")
+            section[key] = _known(value, nested, path, f"{above}{key}.")
+        else:
+            is_tuple = str(known[key].type).startswith("tuple")
+            section[key] = (value,) if is_tuple and isinstance(value, str) else value
+    return section

@@ -1,0 +1,1 @@
+"""What people see: lines in a terminal, a report, a page for labelling."""

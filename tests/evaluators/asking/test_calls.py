@@ -1,0 +1,266 @@
+"""The parts around a call, one by one: cache, claims, rates, budget, prices, probabilities, error mapping."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import subprocess
+import sys
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from evaluators.asking import limits
+from evaluators.asking.cache import Cache, key_of
+from evaluators.asking.caller import Caller, Retries
+from evaluators.asking.limits import Breaker, Limits, OutageError, Rate
+from evaluators.asking.money import Budget, BudgetError, Price, Prices
+from evaluators.errors import ConfigError, RunError
+from evaluators.judges import Backend, CallError, judges, make
+from evaluators.messages import Call, Message, Place, Reply, Sampling
+from evaluators.reading.probabilities import Token, expectation, expected_score
+from evaluators.values import Usage
+from tests.evaluators.fakes import PAIR, FakeJudge
+from tests.evaluators.tiny import tiny_model
+
+
+def call(text: str = "q", **place: object) -> Call:
+    return Call((Message("user", text),), Sampling(0.0, 16), Place(PAIR, "review", **place))  # type: ignore[arg-type]
+
+
+def caller(judge: object, cache: Cache | None = None, **more: object) -> Caller:
+    settings = {
+        "cache": cache,
+        "refresh": False,
+        "price": None,
+        "budget": Budget(None),
+        "retries": Retries(2, 0.0),
+        "stop": asyncio.Event(),
+    } | more
+    return Caller(judge, Limits(8, None, None, Breaker(50, 60)), **settings)  # type: ignore[arg-type]
+
+
+EXAMPLES = {
+    "scripted": lambda folder, server: f"scripted:{folder / 'script.jsonl'}",
+    "simulated": lambda folder, server: "simulated:",
+    "openai": lambda folder, server: "openai:m",
+    "hf": lambda folder, server: f"hf:{tiny_model(folder / 'tiny')}",
+}
+"""One line for each registered judge, from which its protocol is tested."""
+
+
+@pytest.mark.parametrize("scheme", judges.names())
+def test_every_judge_answers_once_and_then_from_the_cache(scheme, tmp_path, server, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
+    (tmp_path / "script.jsonl").write_text('{"reply": "hello"}\n')
+    judge = make(EXAMPLES[scheme](tmp_path, server), Backend(base_url=server.url))
+    judge.worth_caching = True
+    cache = Cache(tmp_path / "cache.sqlite")
+
+    async def run() -> None:
+        first = caller(judge, cache)
+        answers = [await first.ask(call()) for _ in range(2)] + [await caller(judge, cache).ask(call())]
+        assert [answer.record.cached for answer in answers] == [False, True, True]
+        assert len({answer.reply.text for answer in answers if answer.reply}) == 1
+        assert (first.counts.calls, first.counts.cached) == (1, 1)
+        assert judge.count_tokens("some text") > 0
+        await judge.abilities()
+        await judge.close()
+
+    asyncio.run(run())
+
+
+def test_no_torch_until_a_local_judge_is_asked_for_and_nothing_of_training():
+    code = (
+        "import sys, evaluators.command, evaluators.running.run, evaluators.judges as j; j.judges.names();"
+        "print(sorted({'torch', 'transformers', 'openai', 'sklearn'} & set(sys.modules)),"
+        "[m for m in sys.modules if m.split('.')[0] in ('lab', 'normalization')])"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.strip() == "[] []"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        Call((Message("user", "other"),), Sampling(0.0, 16), Place(PAIR, "review")),
+        Call((Message("system", "q"),), Sampling(0.0, 16), Place(PAIR, "review")),
+        Call((Message("user", "q"),), Sampling(0.1, 16), Place(PAIR, "review")),
+        Call((Message("user", "q"),), Sampling(None, 16), Place(PAIR, "review")),
+        Call((Message("user", "q"),), Sampling(0.0, 17), Place(PAIR, "review")),
+        Call((Message("user", "q"),), Sampling(0.0, 16, seed=1), Place(PAIR, "review")),
+        Call((Message("user", "q"),), Sampling(0.0, 16), Place(PAIR, "review", index=1)),
+        Call((Message("user", "q"),), Sampling(0.0, 16), Place(PAIR, "review"), attempt=1),
+        Call((Message("user", "q"),), Sampling(0.0, 16), Place(PAIR, "review"), schema={}),
+    ],
+)
+def test_keys_differ_where_replies_may(changed):
+    assert key_of("a", (), changed) != key_of("a", (), call())
+    assert key_of("a", (), call()) != key_of("b", (), call()) != key_of("b", (1,), call())
+    # Where in the network a call stands is not what a model sees.
+    assert key_of("a", (), call(layer=2, neuron=3)) == key_of("a", (), call())
+
+
+def test_failures_are_not_cached_and_the_same_call_at_once_is_made_once(tmp_path):
+    replies = iter([CallError("no"), "yes"])
+
+    def reply(_: Call) -> str:
+        found = next(replies)
+        if isinstance(found, CallError):
+            raise found
+        return found
+
+    judge, cache = FakeJudge(reply), Cache(tmp_path / "c")
+
+    async def run() -> None:
+        asked = caller(judge, cache)
+        failed = await asked.ask(call())
+        assert failed.reply is None and failed.reason == "no"
+        both = await asyncio.gather(asked.ask(call()), asked.ask(call()))
+        assert [answer.reply.text for answer in both if answer.reply] == ["yes", "yes"]
+        assert sorted(answer.record.cached for answer in both) == [False, True]
+
+    asyncio.run(run())
+    assert len(judge.calls) == 2
+
+
+def test_refresh_asks_again_and_keeps_the_new_reply(tmp_path):
+    numbers = iter("123")
+    judge, cache = FakeJudge(lambda _: next(numbers)), Cache(tmp_path / "c")
+
+    async def run(refresh: bool) -> str:
+        answer = await caller(judge, cache, refresh=refresh).ask(call())
+        assert answer.reply is not None
+        return answer.reply.text
+
+    assert [asyncio.run(run(refresh)) for refresh in (False, False, True, False)] == ["1", "1", "2", "2"]
+
+
+def test_claims_of_dead_processes_do_not_hold(tmp_path):
+    cache = Cache(tmp_path / "c")
+    code = (
+        "import sys; from pathlib import Path; from evaluators.asking.cache import Cache; "
+        "c = Cache(Path(sys.argv[1])); assert c.claims.take('k'); import os; os._exit(9)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "c"], env=environment, check=False)
+    assert done.returncode == 9
+    assert asyncio.run(asyncio.wait_for(cache.claim("k"), 5)) is None
+
+
+def test_a_file_that_is_no_cache_is_refused(tmp_path):
+    (tmp_path / "c").write_bytes(b"not a database, but long enough to be looked at" * 50)
+    with pytest.raises(RunError, match="--cache"):
+        Cache(tmp_path / "c")
+
+
+def test_prune(tmp_path):
+    cache = Cache(tmp_path / "c")
+    for judge in ("a", "a", "b"):
+        cache.put(f"{judge}{len(cache.summary())}{judge}", judge, Reply("x", Usage(1, 1)), None)
+    assert cache.prune(before=0.0, judge=None) == 0 and cache.prune(before=None, judge="a") == 2
+    assert [(row[0], row[1]) for row in cache.summary()] == [("b", 1)]
+
+
+def test_a_rate_spreads_calls_evenly(monkeypatch):
+    now = [100.0]
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr(limits.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(limits.asyncio, "sleep", sleep)
+
+    async def run() -> list[float]:
+        rate = Rate(120)  # one every half second, and one second's worth at once
+        for _ in range(6):
+            await rate.take()
+        now[0] += 10
+        await rate.take()
+        rate.correct(4)
+        await rate.take()
+        return slept
+
+    # 100 s is long after nothing: the burst is of a second, then half a second each; then rest, and 4 units of debt.
+    assert asyncio.run(run()) == pytest.approx([0, 0, 0, 0.5, 1.0, 1.5, 0, 1.5])
+
+
+def test_a_breaker_gives_up_only_after_its_time(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(limits.time, "monotonic", lambda: now[0])
+    breaker = Breaker(2, give_up_s=10)
+    now[0] = 1
+    breaker.failed("a"), breaker.failed("b")
+    breaker.worked()
+    now[0] = 100
+    breaker.failed("c")
+    now[0] = 109
+    breaker.failed("d")
+    now[0] = 110
+    with pytest.raises(OutageError, match="3 calls in a row failed, the last with: e"):
+        breaker.failed("e")
+
+
+def test_a_budget_counts_the_worst_case_of_what_is_in_flight():
+    async def run() -> None:
+        budget = Budget(Decimal("1.00"))
+        await budget.reserve(Decimal("0.60"))
+        waiting = asyncio.create_task(budget.reserve(Decimal("0.60")))
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+        await budget.settle(Decimal("0.60"), Decimal("0.30"))
+        await waiting
+        await budget.settle(Decimal("0.60"), Decimal("0.30"))
+        with pytest.raises(BudgetError, match="0.6000 USD spent"):
+            await budget.reserve(Decimal("0.41"))
+        await budget.reserve(Decimal("0.40"))
+
+    asyncio.run(run())
+
+
+def test_prices(tmp_path):
+    path = tmp_path / "prices.yaml"
+    path.write_text("mine: {input: 1, output: 2, cached_input: 0.5}\ngpt-4o-mini: {input: 9, output: 9}\n")
+    prices = Prices(path)
+    mine = prices.get("mine")
+    assert mine is not None
+    assert mine.of(Usage(1000, 100, cached_prompt=400)) == Decimal("0.001000") == (600 + 200 + 200) * Decimal("1e-6")
+    assert (
+        prices.get("gpt-4o-2024-08-06") == prices.get("gpt-4o") == Price(Decimal("2.5"), Decimal(10), Decimal("1.25"))
+    )
+    assert prices.get("gpt-4o-mini") == Price(Decimal(9), Decimal(9))
+    assert prices.get("gpt-4o-audio") is None and prices.get("unheard-of") is None
+    for wrong in (
+        "mine: 3",
+        "mine: {input: 1}",
+        "mine: {input: -1, output: 1}",
+        "mine: {input: x, output: 1}",
+        "[]",
+        "{",
+    ):
+        path.write_text(wrong)
+        with pytest.raises(ConfigError, match="--prices"):
+            Prices(path)
+
+
+def test_expected_scores_by_hand():
+    logs = {8: math.log(0.5), 6: math.log(0.25), 1: math.log(0.25)}
+    assert expectation(logs) == pytest.approx(0.5 * 8 + 0.25 * 6 + 0.25 * 1)
+    text = "Score of Assistant 1: 8\nScore of Assistant 2: 6"
+    pieces = ["Score of Assistant 1:", " 8", "\nScore of Assistant 2:", " ", "6"]
+    tops = [
+        {},
+        {" 8": math.log(0.6), " 4": math.log(0.2), " no": math.log(0.2)},
+        {},
+        {},
+        {"6": math.log(0.9), "9": math.log(0.1)},
+    ]
+    tokens = [Token(piece.encode(), top) for piece, top in zip(pieces, tops, strict=True)]
+    spans = ((22, 23), (46, 47))
+    assert expected_score(text, spans, tokens, (1, 9)) == pytest.approx(((0.6 * 8 + 0.2 * 4) / 0.8, 0.9 * 6 + 0.1 * 9))
+    assert expected_score("other", spans, tokens, (1, 9)) is None
+    assert expected_score(text, ((21, 22), (46, 47)), tokens, (1, 9)) is None
