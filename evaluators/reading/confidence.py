@@ -14,11 +14,10 @@ _PERCENT = re.compile(r"[^\w\n+-]{0,8}(\d{1,3}(?:\.\d{1,4})?) ?%[^\w\n]{0,8}$", 
 
 def stated_confidence(plain: str) -> float | None:
     """Of the last line that states one, as "Confidence: 8", "8/10" or "80 %"; None where it is no such number."""
-    last = None
-    for last in _LINE.finditer(plain):
-        pass
-    if last is None:
+    stated = list(_LINE.finditer(plain))
+    if not stated:
         return None
+    last = stated[-1]
     if (percent := _PERCENT.match(plain, last.end())) is not None:
         return in_scale(float(percent[1]) / 10)
     end = plain.find("\n", last.end())

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 LAID = "laid"
 """How a reply ends whose scores were laid before the model, so that they cannot be cut."""
 
-_OF_ITSELF = frozenset(
-    (
-        "",
-        "stop",
-        "eos",
-        "eos_token",
-        "eos_found",
-        "end",
-        "ended",
-        "end_turn",
-        "end_of_turn",
-        "stop_sequence",
-        "stop_token",
-    )
-    + ("complete", "completed", "finished", "finish", "done", "success", "normal", "none", "null", LAID)
+_OF_ITSELF = re.compile(
+    r"(?:stop|eos|eos_token|eos_found|end|ended|end_turn|end_of_turn|stop_sequence|stop_token|complete|completed|finish|"
+    rf"finished|done|success|normal|none|null|{LAID})?"
 )
-_BY_LENGTH = frozenset(("length", "max_tokens", "max_output_tokens", "model_length", "token_limit", "max_length"))
+_BY_LENGTH = re.compile(r"(?:max_(?:output_|new_)?tokens|max_length|(?:model_)?length|token_limit)")
 
 
 def cut_off(
@@ -36,8 +26,8 @@ def cut_off(
     """
     said = (finish or "").strip().rpartition(".")[2].lower()
     is_full = completion_tokens is not None and completion_tokens >= max_tokens and said != LAID
-    if said in _BY_LENGTH or is_full:
+    if _BY_LENGTH.fullmatch(said) or is_full:
         return f"it was cut off after {max_tokens} tokens (--max-tokens){', within its thoughts' if unclosed else ''}"
-    if said not in _OF_ITSELF:
+    if not _OF_ITSELF.fullmatch(said):
         return f"it did not end of itself (finish_reason {finish!r})"[:120]
     return "it ends within its thoughts" if unclosed else None

@@ -31,7 +31,8 @@ _WRAPPERS = {
 }
 _INTRODUCED = re.compile(r"(?:\A|[\n:=.!?>`,(\[{\"'}\]])[ \t\u00a0*_`]*\Z|\bjson\s{0,4}\Z", re.IGNORECASE)
 _FOLLOWED = re.compile(
-    r"(?:[ \t\u00a0`*.;)\]}\"']|<\|[^<>|\n]{1,40}\|>|</?[A-Za-z_][\w-]{0,30}>|<\uff5c[^<>\n]{1,40}\uff5c>)*(?:\Z|\n|\s+[^\W\d_a-z])"
+    r"(?:[ \t\u00a0`*.;)\]}\"'。．！]|<\|[^<>|\n]{1,40}\|>|</?[A-Za-z_][\w-]{0,30}>|<\uff5c[^<>\n]{1,40}\uff5c>)*"
+    r"(?:\Z|\n|(?<=\s)(?P<next>[^\W\d_]))"
 )
 _QUOTE_LINE = re.compile(r"[ \t]{0,8}>")
 
@@ -145,7 +146,9 @@ def _value(node: Node, text: str, scale: Scale) -> Value:
 def _stands_alone(text: str, outer: Node) -> bool:
     """Whether it is an answer by itself: it begins a line or follows a colon or a sentence, and no sentence goes on."""
     before = text[max(text.rfind("\n", 0, outer.start) + 1, outer.start - 200) : outer.start]
-    if _QUOTE_LINE.match(before) or _FOLLOWED.match(text, outer.end) is None:
+    if _QUOTE_LINE.match(before) or (after := _FOLLOWED.match(text, outer.end)) is None:
+        return False
+    if after["next"] and after["next"].islower():
         return False
     quote = before.rstrip()[-1:]
     is_quoted = quote in ("\"'“«「„") and text[outer.end : outer.end + 1] in ("\"'”»」“") if quote else False

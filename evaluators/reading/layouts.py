@@ -49,7 +49,9 @@ def tables(plain: str, text: str, scale: Scale) -> tuple[list[Mention], str]:
     parts: list[str] = []
     position = 0
     pattern = NAMED.pattern(plain)
-    for rows in _blocks(plain) if pattern is not None else ():
+    if pattern is None:
+        return [], plain
+    for rows in _blocks(plain):
         if len(rows) < 3 or not all(_RULE.fullmatch(cell.text) for cell in rows[1]):
             continue
         mentions += _of_table(plain, _Names(pattern, plain, text), rows[0], rows[2:], scale)
@@ -136,7 +138,7 @@ def preceding_line(plain: str, start: int) -> str:
 
 
 def goes_on(text: str, end: int) -> bool:
-    """Whether a sentence goes on right below, as it does around a citation: "It claims:", two lines, "which is wrong"."""
+    """Whether a sentence goes on right below, as around a citation: "It claims:", two lines, "which is wrong"."""
     at = end
     for _ in range(3):
         begin = text.find("\n", at) + 1

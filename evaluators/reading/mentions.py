@@ -19,7 +19,7 @@ _ASKED_PAIR = re.compile(
 )
 _ASKED_SINGLE = re.compile(rf"{_LEAD}score[^\w\n:=|-]{{0,8}}{_LINK}", re.MULTILINE)
 _ANY_LINK = re.compile(r"[:=|]|->|(?<=[\s)])-{1,2}(?=[ \t])")
-_COPULA = re.compile(r"(?:\b(?:is|est|es|ist|e)\b|是|为|は|이|은)(?=[^\w\n]{0,4}\d)")
+_COPULA = re.compile(r"(?:\b(?:is|of|est|es|ist|e)\b|是|为|は|이|은)(?=[^\w\n]{0,4}\d)")
 _NUMBERED = re.compile(r"\s*\(?\d{1,2}[.)]\s")
 _SENTENCE_END = re.compile(r"[.!?;](?=\s)")
 _MOST = 100
@@ -167,26 +167,30 @@ def singles(plain: str, scale: Scale, position: int = 0) -> Iterator[Mention]:
             return
         start = max(line_start(plain, found.start()), position, found.start() - LONGEST)
         position = line_end(plain, found.start())
-        if (mention := _single(plain, start, found.end(), position, scale)) is not None:
-            yield mention
+        mentions: list[Mention] = []
+        for _ in range(_MOST_IN_A_LINE):
+            if found is not None and not any(mention.value.number is not None for mention in mentions):
+                mentions += _single(plain, start, found.end(), position, scale)
+                found = pattern.search(plain, found.end(), position)
+        yield from mentions[-1:]
     raise TooManyError
 
 
-def _single(plain: str, start: int, word_end: int, end: int, scale: Scale) -> Mention | None:
-    """What a line says whose first word for a score ends at `word_end`."""
+def _single(plain: str, start: int, word_end: int, end: int, scale: Scale) -> Iterator[Mention]:
+    """What a line says whose word for a score ends at `word_end`."""
     near = min(end, word_end + 60)
     link = _ANY_LINK.search(plain, word_end, near) or _COPULA.search(plain, word_end, near)
     if link is None or (plain[word_end : word_end + 1].isalpha() and link.start() == word_end):
-        return None
+        return
     label = last_sentence(plain[start : link.start()])
     said = kinds(label)
     if said is None or not said & {"score", "whole"} or any(sign.isdigit() for sign in label):
-        return None
+        return
     value, value_end = _value_after(plain, link.end(), scale)
     is_explicit = plain[link.start()] in ":=|-"
     if value.number is None and not is_explicit:
-        return None
-    return Mention(1, value, line_start(plain, start), value_end, True, "whole" in said, is_explicit)
+        return
+    yield Mention(1, value, line_start(plain, start), value_end, True, "whole" in said, is_explicit)
 
 
 def last_sentence(before: str) -> str:

@@ -1,4 +1,4 @@
-"""A score as people write it: 8, 8.5, ８, ٨, 8½, 8/10, "8 out of 10", "10점 만점에 8점". One number on the scale, or a reason.
+"""A score as people write it (8, 8.5, ８, ٨, 8½, 8/10, "8 out of 10", "10점 만점에 8점"), or a reason why it is none.
 
 What follows a label is cut into numbers, words and signs, and must have one of a few shapes as a whole. Whatever has
 none (ranges, percentages, other ends of the scale, "2 points higher") is not read.
@@ -80,9 +80,9 @@ def read_before(plain: str, start: int, end: int, scale: Scale, may_follow: Call
         ends = [_number(plain[slice(*numbers[at])]) for at in (1, 2)]
         if ends == list(scale):
             found.add((0, None))
-    if (match := _IN_WORDS.match(tokens)) and _ends(tokens, match.end(), end > cut, may_follow):
-        if NUMBER_WORDS.get(match["word"]) == _number(plain[slice(*numbers[0])]):
-            found.add((0, None))
+    in_words = _IN_WORDS.match(tokens)
+    if in_words and NUMBER_WORDS.get(in_words["word"]) == _number(plain[slice(*numbers[0])]):
+        found |= {(0, None)} if _ends(tokens, in_words.end(), end > cut, may_follow) else set()
     values = {}
     for n, d in found:
         if d is not None and _number(plain[slice(*numbers[d])]) != scale[1]:

@@ -1,4 +1,4 @@
-"""JSON as models write it: anywhere in a text, with raw line ends, LaTeX's backslashes, trailing commas, single quotes."""
+"""JSON as models write it: anywhere in a text, with raw line ends, backslashes of LaTeX, trailing commas."""
 
 from __future__ import annotations
 

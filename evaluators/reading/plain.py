@@ -71,11 +71,14 @@ _DRESSING = (
     "large|Large|LARGE|huge|Huge|bf|it|displaystyle|left|right|quad|qquad"
 )
 _LATEX = re.compile(
-    rf"\\(?:text)?color\s?\{{[A-Za-z0-9!]{{1,20}}\}}|\\(?:{_DRESSING})(?![A-Za-z])|\\[()\[\],;:! ]|\\(?=[*_#.+\-`{{}}<>%])"
+    rf"\\(?:text)?color\s?\{{[A-Za-z0-9!]{{1,20}}\}}|\\(?:{_DRESSING})(?![A-Za-z])|"
+    r"\\[()\[\],;:! ]|\\(?=[*_#.+\-`{}<>%])"
 )
 _FRACTION = re.compile(r"(\\[dt]?frac\s?)\{(\d{1,6})\}\{(\d{1,6})\}")
+# Struck-out numbers stay within their tags, and are not read.
 _TAGS = re.compile(
-    r"<\|[^<>|\n]{1,40}\|>|</?(?!s>|s\s|del\b|strike\b)[A-Za-z][A-Za-z0-9 _=\"'#:;.-]{0,60}/?>|</s>|&(?:nbsp|ensp|emsp|thinsp|lrm|rlm);"
+    r"<\|[^<>|\n]{1,40}\|>|</?(?!s>|s\s|del\b|strike\b)[A-Za-z][A-Za-z0-9 _=\"'#:;.-]{0,60}/?>|</s>|"
+    r"&(?:nbsp|ensp|emsp|thinsp|lrm|rlm);"
 )
 
 

@@ -134,9 +134,10 @@ def _last_of_asked(plain: str, text: str, mentions: list[Mention], count: int) -
     last = max(mention.end for mention in verdict)
     for start, end in quotations(text[last:]):
         # A whole verdict in quotation marks that nothing introduces may be the judge's own.
-        if not text[last : last + start].rpartition("\n")[2].strip(" \t*-#") and text[last + start] != ">":
-            if asked(plain_of(text[last + start + 1 : last + end - 1]), (0, 1), count):
-                return Unparsed("it gives scores once more, in quotation marks")
+        introduction = text[last : last + start].rpartition("\n")[2].strip(" \t*-#")
+        inside = text[last + start + 1 : last + end - 1]
+        if not introduction and text[last + start] != ">" and asked(plain_of(inside), (0, 1), count):
+            return Unparsed("it gives scores once more, in quotation marks")
     return verdict
 
 

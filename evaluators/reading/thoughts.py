@@ -125,7 +125,7 @@ def _without_end(text: str) -> str:
 
 
 def from_message(message: Mapping[str, Any]) -> tuple[str, str]:
-    """Text and thoughts of a chat completion's message: its content, a text or a list of parts, and fields of servers."""
+    """Text and thoughts of a chat completion's message, from its content (a text or parts) and servers' own fields."""
     content = message.get("content")
     thoughts = [_flat(message[name]) for name in _FIELDS if message.get(name)]
     if not isinstance(content, list):
