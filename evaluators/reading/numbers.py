@@ -51,7 +51,7 @@ _SHAPES = tuple(
 _ON_SCALE = re.compile(
     rf"#{_U}(?: \(| ,)? (?:on )?(?:a |the )?(?:scale (?:of |from )?# (?:-|to) #|# (?:-|to) # scale)(?: \))?"
 )
-_IN_WORDS = re.compile(rf"(?P<word>{WORD}) \( #{_U} \)")
+_IN_WORDS = re.compile(rf"(?P<word>{WORD}) \( #{_U} \)|#{_U} \( (?P<said>{WORD}) \)")
 _OPENS = re.compile(r"(?:[\[(<\"] ){0,4}")
 _COMMENT = re.compile(rf"(?:\(|-{{1,2}}|[,;.!|]|{any_of(words('because'))}(?= )) ?")
 _UNSURE = re.compile(rf"(?<![^\s(,;]){any_of(words('hedge'))}(?![^\s),;.])")
@@ -81,7 +81,7 @@ def read_before(plain: str, start: int, end: int, scale: Scale, may_follow: Call
         if ends == list(scale):
             found.add((0, None))
     in_words = _IN_WORDS.match(tokens)
-    if in_words and NUMBER_WORDS.get(in_words["word"]) == _number(plain[slice(*numbers[0])]):
+    if in_words and NUMBER_WORDS.get(in_words["word"] or in_words["said"]) == _number(plain[slice(*numbers[0])]):
         found |= {(0, None)} if _ends(tokens, in_words.end(), end > cut, may_follow) else set()
     values = {}
     for n, d in found:
@@ -105,7 +105,7 @@ def _tokens(plain: str, start: int, end: int) -> tuple[str, list[tuple[int, int]
     numbers: list[tuple[int, int]] = []
     for token in _TOKEN.finditer(plain, start, end):
         if token["number"]:
-            if shapes[-1:] and shapes[-2:-1] != ["#"] and plain[token.start() - 1] in ".+-,'<" and shapes[-1] != "#":
+            if shapes[-1:] and shapes[-2:-1] != ["#"] and plain[token.start() - 1] in ".+-<" and shapes[-1] != "#":
                 is_wrapped = plain[token.start() - 1] == "<" and plain[token.end() : token.end() + 1] == ">"
                 shapes[-1] += "" if is_wrapped else "~"  # ".8", "-8", "<8" are no numbers of a scale
             shapes.append("#")
