@@ -20,7 +20,8 @@ class Server:
     """`faults` maps the number of a request (from 0) to what goes wrong with it:
 
     status and headers (an error), "drop" (the connection is closed), "hang" (no reply for so many seconds), "slow" (the
-    body trickles for so many seconds), "cut" (half a body), "text" (another content), "message_fields" (beside it), "usage" (another usage).
+    body trickles for so many seconds), "cut" (half a body), "text" (another content), "message_fields" (beside
+    it), "usage" (another usage).
     """
 
     def __init__(self) -> None:
