@@ -123,7 +123,7 @@ Score of Assistant 1: 8\nScore of Assistant 2: 6\n\nAssistant 1: 1\nAssistant 2:
 Score of Assistant 1: 8\nScore of Assistant 2: 6\n\nFinal scores: Assistant 1: 8, Assistant 2: 6
 Assistant 1: 3, Assistant 2: 9. 12" wide.\nScore of Assistant 1: 8\nScore of Assistant 2: 6\nThe 5" shelf.
 It says:\nScore of Assistant 1: 1\nScore of Assistant 2: 9\nno.\nScore of Assistant 1: 8\nScore of Assistant 2: 6
-| x | Assistant 1 | Assistant 2 |\n|---|---|---|\n| Accuracy | 9 | 5 |\n\nScore of Assistant 1: 8\nScore of Assistant 2: 6
+| | Assistant 1 | Assistant 2 |\n|-|-|-|\n| Accuracy | 9 | 5 |\n\nScore of Assistant 1: 8\nScore of Assistant 2: 6
 | Assistant | Score |\n|---|---|\n| Assistant 1 | **8**/10 |\n| Assistant 2 | **6**/10 |
 | | Accuracy | Overall |\n|---|---|---|\n| Assistant 1 | 9 | 8 |\n| Assistant 2 | 5 | 6 |
 | Criterion | Assistant 1 | Assistant 2 |\n|---|---|---|\n| Accuracy | 9 | 5 |\n| **Overall** | 8 | 6 |
