@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from evaluators.reading.thoughts import split, whole
 from evaluators.samples import Pair
 from evaluators.values import Order, Review, Role, Usage
 
@@ -60,7 +61,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Reply:
-    """What a judge said."""
+    """What a judge said. Thoughts are split off its text as it is made, whichever judge made it and in what form."""
 
     text: str
     usage: Usage
@@ -68,3 +69,13 @@ class Reply:
     """Why it ended: "stop", or "length" where it was cut off."""
     expected: tuple[float, ...] | None = None
     """Expected scores under the token probabilities, in the order shown; None where the judge gives none."""
+    thoughts: str = ""
+    """What the model thought before it answered: kept, and read by nobody."""
+    unclosed: bool = False
+    """It ends within its thoughts."""
+
+    def __post_init__(self) -> None:
+        said = split(self.text)
+        object.__setattr__(self, "text", said.text)
+        object.__setattr__(self, "thoughts", "\n".join(filter(None, (whole(self.thoughts), said.thoughts))))
+        object.__setattr__(self, "unclosed", self.unclosed or said.unclosed)

@@ -48,6 +48,8 @@ class Record:
     cached: bool
     cost: str | None
     """In USD, exact; None: unpriced, or the call came from the cache and cost nothing now."""
+    thoughts: str = ""
+    """Of the reply: kept, and read by nobody."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Failure:
     neuron: int
     order: Order
     index: int
-    kind: Literal["unparsed", "call", "context"]
+    kind: Literal["unparsed", "probabilities", "call", "context"]
     reason: str
     calls: tuple[Record, ...] = ()
     shortened: int = 0

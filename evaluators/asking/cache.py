@@ -137,4 +137,6 @@ def _reply(value: dict[str, Any]) -> Reply:
         Usage(**value["usage"]),
         value["finish"],
         None if expected is None else tuple(expected),
+        value.get("thoughts", ""),
+        value.get("unclosed", False),
     )

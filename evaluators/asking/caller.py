@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal
 
 from evaluators.asking.cache import Cache, key_of
@@ -149,7 +149,7 @@ class Caller:
 
     def _from_cache(self, key: str, reply: Reply) -> Answer:
         self.counts.cached += 1
-        return Answer(reply, Record(key, self.judge.name, reply.text, reply.usage, cached=True, cost=None))
+        return Answer(reply, Record(key, self.judge.name, reply.text, reply.usage, True, None, reply.thoughts))
 
     async def _make(self, key: str, call: Call) -> Answer:
         if self._stop.is_set():
@@ -191,7 +191,7 @@ class Caller:
                 cost = self._cost(used)
                 if self._cache is not None:
                     self._cache.put(key, self.judge.name, reply, cost)
-                return Answer(reply, Record(key, self.judge.name, reply.text, used, cached=False, cost=cost))
+                return Answer(reply, Record(key, self.judge.name, reply.text, used, False, cost, reply.thoughts))
         raise AssertionError("the last try returns")
 
     async def _once(self, call: Call) -> Reply:
@@ -272,4 +272,4 @@ def _sum(one: Usage, other: Usage | None) -> Usage:
 
 def _free(record: Record) -> Record:
     """The same call, asked for twice at once, is paid once."""
-    return Record(record.key, record.judge, record.text, record.usage, cached=True, cost=None)
+    return replace(record, cached=True, cost=None)

@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 from evaluators.errors import ConfigError, RunError
 from evaluators.judges import Abilities, Backend, CallError, NoSchemaError, estimated_tokens, judge
 from evaluators.messages import Call, Reply
-from evaluators.parsing import Scores, parse_scores
-from evaluators.probabilities import Token, expected_score
+from evaluators.reading.probabilities import expected_score, tokens_from
+from evaluators.reading.scores import Scores, parse_scores
+from evaluators.reading.thoughts import from_message, split
 from evaluators.values import Usage
 
 DEFAULT_URL = "https://api.openai.com/v1"
@@ -142,8 +143,7 @@ class OpenAI:
         choices = _get(completion, "choices")
         choice = choices[0] if isinstance(choices, list) and choices else None
         message = _get(choice, "message")
-        content = _get(message, "content")
-        text = content if isinstance(content, str) else ""
+        text, thoughts = from_message(message) if isinstance(message, dict) else ("", "")
         usage = _usage(_get(completion, "usage"), call, text)
         if not isinstance(message, dict):
             raise CallError("the reply holds no message", retry=True, usage=usage)
@@ -152,7 +152,7 @@ class OpenAI:
             raise CallError(f"the model refuses: {str(refusal)[:200]}", usage=usage)
         if finish == "content_filter":
             raise CallError("the server's content filter withheld the reply", usage=usage)
-        if not text.strip() and finish != "length":
+        if not text.strip() and not thoughts and finish != "length":
             raise CallError("the reply is empty", retry=True, usage=usage)
         expected = None
         if call.sampling.probabilities and call.place.task == "review":
@@ -160,7 +160,7 @@ class OpenAI:
             if not isinstance(tokens, list) or not tokens:
                 raise RunError(f"openai:{self.name} gives no token probabilities; use --scores text")
             expected = _expected(text, tokens, call)
-        return Reply(text, usage, finish if isinstance(finish, str) else None, expected)
+        return Reply(text, usage, finish if isinstance(finish, str) else None, expected, thoughts)
 
     def _without_key(self, text: str) -> str:
         return text.replace(self._key, "***") if self._key else text
@@ -210,17 +210,13 @@ def _usage(reported: Any, call: Call, text: str) -> Usage:
     return Usage(asked, estimated_tokens(text), estimated=True)
 
 
-def _expected(text: str, tokens: Sequence[Any], call: Call) -> tuple[float, ...] | None:
+def _expected(content: str, listed: Sequence[Any], call: Call) -> tuple[float, ...] | None:
     """None where the tokens are of another shape, or do not spell the scores of the text."""
+    text = split(content).text
     count = 1 if call.place.pair.is_single else 2
-    scores = parse_scores(text, call.scale, count=count)
-    try:
-        listed = [
-            Token(token["token"], {top["token"]: top["logprob"] for top in token["top_logprobs"]}) for token in tokens
-        ]
-    except (KeyError, TypeError):
-        return None
-    return expected_score(text, scores.spans, listed, call.scale) if isinstance(scores, Scores) else None
+    scores = parse_scores(text, call.scale, count=count, structured=call.schema is not None)
+    tokens = tokens_from(listed)
+    return expected_score(text, scores.spans, tokens, call.scale) if tokens and isinstance(scores, Scores) else None
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:

@@ -93,6 +93,8 @@ def summary_text(tally: Tally, *, seconds: float | None, lost: int) -> Iterator[
         yield f"shortened   {tally.shortened:,} samples whose prompts did not fit the context"
     if tally.blank:
         yield f"blank       {tally.blank:,} samples with a blank response, judged like others"
+    if tally.thoughts:
+        yield f"thoughts    {tally.thoughts:,} replies, {tally.thoughts_length:,} characters, kept and read by nobody"
     if tally.suspicious_samples:
         kinds = ", ".join(f"{kind} {count}" for kind, count in tally.suspicious.most_common())
         yield f"suspicious  {tally.suspicious_samples:,} samples with responses that try to judge themselves ({kinds})"
