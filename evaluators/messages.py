@@ -68,3 +68,7 @@ class Reply:
     """Why it ended: "stop", or "length" where it was cut off."""
     expected: tuple[float, ...] | None = None
     """Expected scores under the token probabilities, in the order shown; None where the judge gives none."""
+    thoughts: str = ""
+    """What the model thought before it, where the server tells thoughts apart."""
+    adapted: tuple[str, ...] = ()
+    """What was not sent as asked for, because the server does not take it: "no seed"."""

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from evaluators.asking.caller import Caller
 from evaluators.asking.fitting import fit
+from evaluators.errors import RunError
 from evaluators.judges import NoSchemaError
 from evaluators.messages import Call, Message, Place, Reply, Sampling
 from evaluators.parsing import Scale, Scores, Unparsed, parse_scores
@@ -34,7 +35,6 @@ class Manner:
     probabilities: bool = False
     confidence: bool = False
     context: int | None = None
-    default_context: int = 8192
     assign: Literal["neurons", "layers"] = "neurons"
     seed: int | None = None
 
@@ -48,7 +48,7 @@ class _Outcome:
     reply: Reply | None
     records: tuple[Record, ...]
     shortened: int
-    kind: Literal["unparsed", "call", "context"] = "unparsed"
+    kind: Literal["unparsed", "call", "context", "moderated"] = "unparsed"
     reason: str = ""
 
 
@@ -168,39 +168,57 @@ class Reviewers:
     ) -> _Outcome:
         """Ask until the reply can be read, `reasks` times more than once at most."""
         abilities = await caller.abilities()
-        setting = self._manner.structured
-        structured = setting == "on" or (setting == "auto" and abilities.structured is not False)
-        context = self._manner.context or abilities.context or self._manner.default_context
         manner = self._manner
+        context = manner.context or abilities.context
         sampling = Sampling(temperature, manner.max_tokens, manner.seed, manner.probabilities)
 
-        first = render(texts, structured)
-
-        def size(messages: Sequence[Message]) -> int:
+        def fits(messages: Sequence[Message]) -> bool:
             count = caller.judge.count_tokens
-            return sum(count(message.content) + _TOKENS_OF_FORMAT for message in messages) + sampling.max_tokens
+            asked = sum(count(message.content) + _TOKENS_OF_FORMAT for message in messages)
+            return context is None or asked + sampling.max_tokens <= context
 
-        shortened = 0
-        if size(first) > context:
-            fitted = fit(texts, lambda flat: size(render(flat, structured)) <= context)
-            if fitted is None:
-                reason = f"the prompt does not fit a context of {context} tokens with a reply of {sampling.max_tokens}"
-                return _Outcome(None, None, (), 0, "context", reason)
-            flat, shortened = fitted
-            first = render(flat, structured)
+        def fitted(structured: bool) -> tuple[tuple[Message, ...], int] | None:
+            """The first messages, and how many characters were left out of them."""
+            messages = render(texts, structured)
+            if fits(messages):
+                return messages, 0
+            short = fit(texts, lambda flat: fits(render(flat, structured)))
+            return None if short is None else (render(short[0], structured), short[1])
+
+        def asked(messages: tuple[Message, ...], attempt: int, structured: bool) -> Call:
+            return Call(messages, sampling, place, attempt, schema if structured else None, manner.scale)
+
+        structured = manner.structured == "on" or (manner.structured == "auto" and abilities.structured is not False)
+        start = fitted(structured)
+        undecided = manner.structured == "auto" and abilities.structured is None
+        if undecided and start is not None and not caller.knows(asked(start[0], 0, True)):
+            # Not known yet whether the server takes a schema: where only the text form was paid for, that is used.
+            plain = fitted(False)
+            if plain is not None and caller.knows(asked(plain[0], 0, False)):
+                structured, start = False, plain
+        if start is None:
+            reason = f"the prompt does not fit a context of {context} tokens with a reply of {sampling.max_tokens}"
+            return _Outcome(None, None, (), 0, "context", reason)
+        first, shortened = start
         messages = first
         records: list[Record] = []
         reason = ""
         for attempt in range(manner.reasks + 1):
-            call = Call(messages, sampling, place, attempt, schema if structured else None, manner.scale)
             try:
-                answer = await caller.ask(call)
-            except NoSchemaError:
-                await caller.without_schema()
-                return await self._ask(caller, place, temperature, texts, render, read, schema)
+                answer = await caller.ask(asked(messages, attempt, structured))
+            except NoSchemaError as error:
+                if error.lasting and manner.structured == "on":
+                    raise RunError(f"{error.reason}; use --structured auto, or off") from error
+                if error.lasting:
+                    caller.without_schema()
+                structured = False
+                first, shortened = fitted(False) or (first, shortened)
+                messages = first
+                answer = await caller.ask(asked(messages, attempt, structured))
             records.append(answer.record)
             if answer.reply is None:
-                return _Outcome(None, None, tuple(records), shortened, "call", answer.reason or "")
+                kind = answer.kind if answer.kind in ("context", "moderated") else "call"
+                return _Outcome(None, None, tuple(records), shortened, kind, answer.reason or "")
             found = read(answer.reply)
             if not isinstance(found, Unparsed):
                 return _Outcome(found, answer.reply, tuple(records), shortened)
@@ -209,7 +227,7 @@ class Reviewers:
                 place.pair.family, place.task, _presented(place.pair, "12"), reason, manner.scale, structured=structured
             )
             messages = (*first, Message("assistant", answer.reply.text or "(nothing)"), Message("user", problem))
-            if size(messages) > context:
+            if not fits(messages):
                 messages = first
         return _Outcome(None, None, tuple(records), shortened, "unparsed", f"unreadable reply: {reason}")
 

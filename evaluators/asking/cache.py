@@ -173,6 +173,8 @@ def _reply(value: dict[str, Any]) -> Reply:
         Usage(**value["usage"]),
         value["finish"],
         None if expected is None else tuple(expected),
+        value.get("thoughts", ""),
+        tuple(value.get("adapted", ())),
     )
 
 

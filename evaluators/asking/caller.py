@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import random
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import date
 from decimal import Decimal
 
 from evaluators.asking.cache import Cache, key_of
 from evaluators.asking.limits import Limits
 from evaluators.asking.money import Budget, Price
 from evaluators.errors import RunError
-from evaluators.judges import Abilities, CallError, Judge, NoSchemaError
+from evaluators.judges import Abilities, CallError, Judge, Kind, NoSchemaError
 from evaluators.messages import Call, Reply
 from evaluators.values import Record, Usage
 
+_ABILITIES_ASKED = 5
+"""Times that a server which cannot be asked for its abilities is asked again."""
 _HOPELESS = 10
 """Calls that fail for good before any has succeeded, after which the run stops."""
 
@@ -64,6 +68,8 @@ class Answer:
     reply: Reply | None
     record: Record
     reason: str | None = None
+    kind: Kind = "call"
+    """Of the failure."""
 
 
 class Caller:
@@ -80,6 +86,7 @@ class Caller:
         budget: Budget,
         retries: Retries,
         stop: asyncio.Event,
+        say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.judge = judge
         self.counts = Counts()
@@ -90,8 +97,13 @@ class Caller:
         self._budget = budget
         self._retries = retries
         self._stop = stop
+        self._say = say
+        self._told: set[str] = set()
         self._flying: dict[str, asyncio.Future[Answer]] = {}
         self._abilities: asyncio.Future[Abilities] | None = None
+        self._unanswered = 0
+        self.schema: bool | None = None
+        """Whether the judge took a JSON schema in this run; None: not known yet."""
 
     async def ask(self, call: Call) -> Answer:
         """The reply, from the cache or from the judge.
@@ -105,7 +117,7 @@ class Caller:
             return cached
         if (flying := self._flying.get(key)) is not None:
             answer = await asyncio.shield(flying)
-            return Answer(answer.reply, _free(answer.record), answer.reason)
+            return Answer(answer.reply, _free(answer.record), answer.reason, answer.kind)
         future = self._flying[key] = asyncio.get_running_loop().create_future()
         try:
             answer = await self._make(key, call)
@@ -120,27 +132,37 @@ class Caller:
             del self._flying[key]
 
     async def abilities(self) -> Abilities:
-        """What the judge can do; asked once, and kept in the cache, so that a run from the cache needs no server."""
+        """What the judge can do. What it said is kept in the cache, so that a run from the cache needs no server; that
+        it said nothing is not, and a server that could not be asked is asked again with the next questions.
+        """
         if self._abilities is None:
             self._abilities = asyncio.ensure_future(self._find_abilities())
-        return await asyncio.shield(self._abilities)
+        found = await asyncio.shield(self._abilities)
+        if not found.answered and self._unanswered < _ABILITIES_ASKED:
+            self._unanswered += 1
+            self._abilities = None
+        return found if self.schema is None else replace(found, structured=self.schema)
 
     async def _find_abilities(self) -> Abilities:
         kept = None if self._cache is None or self._refresh else self._cache.abilities(self.judge.identity)
-        if kept is not None:
-            return Abilities(**kept)
+        if kept is not None and kept.get("context"):
+            return Abilities(context=kept["context"])
         found = await self.judge.abilities()
-        if self._cache is not None:
-            self._cache.put_abilities(self.judge.identity, asdict(found))
+        if self._cache is not None and found.context is not None:
+            self._cache.put_abilities(self.judge.identity, {"context": found.context, "date": str(date.today())})
         return found
 
-    async def without_schema(self) -> None:
-        """From now on, no schema is sent to this judge."""
-        known = Abilities((await self.abilities()).context, structured=False)
-        self._abilities = asyncio.get_running_loop().create_future()
-        self._abilities.set_result(known)
-        if self._cache is not None:
-            self._cache.put_abilities(self.judge.identity, asdict(known))
+    def without_schema(self) -> None:
+        """For the rest of the run, no schema is sent to this judge."""
+        if self.schema is not False:
+            self.schema = False
+            self._say(f"{self.judge.name} takes no JSON schema: it is asked for text from now on")
+
+    def knows(self, call: Call) -> bool:
+        """Whether the reply is in the cache."""
+        if self._cache is None or self._refresh:
+            return False
+        return self._cache.get(key_of(self.judge.identity, self.judge.coordinates(call), call)) is not None
 
     def _look_up(self, key: str) -> Answer | None:
         if self._cache is None or self._refresh or (reply := self._cache.get(key)) is None:
@@ -149,7 +171,8 @@ class Caller:
 
     def _from_cache(self, key: str, reply: Reply) -> Answer:
         self.counts.cached += 1
-        return Answer(reply, Record(key, self.judge.name, reply.text, reply.usage, cached=True, cost=None))
+        record = Record(key, self.judge.name, reply.text, reply.usage, cached=True, cost=None, adapted=reply.adapted)
+        return Answer(reply, record)
 
     async def _make(self, key: str, call: Call) -> Answer:
         if self._stop.is_set():
@@ -191,7 +214,9 @@ class Caller:
                 cost = self._cost(used)
                 if self._cache is not None:
                     self._cache.put(key, self.judge.name, reply, cost)
-                return Answer(reply, Record(key, self.judge.name, reply.text, used, cached=False, cost=cost))
+                self._tell(reply, call)
+                record = Record(key, self.judge.name, reply.text, used, cached=False, cost=cost, adapted=reply.adapted)
+                return Answer(reply, record)
         raise AssertionError("the last try returns")
 
     async def _once(self, call: Call) -> Reply:
@@ -212,7 +237,7 @@ class Caller:
                 usage = reply.usage
             except CallError as error:
                 usage = error.usage
-                if error.outage:
+                if error.kind == "outage":
                     self.counts.lost += 1
                     self._limits.breaker.failed(error.reason)
                 else:
@@ -228,6 +253,14 @@ class Caller:
                 self._limits.used(taken, 0 if usage is None else usage.prompt + usage.completion)
                 if self._cache is not None:
                     self._cache.stay_alive()
+
+    def _tell(self, reply: Reply, call: Call) -> None:
+        """Say once what is not sent as it was asked for."""
+        if call.schema is not None and self.schema is None:
+            self.schema = True
+        for what in set(reply.adapted) - self._told:
+            self._told.add(what)
+            self._say(f"{self.judge.name}: asked with {what}, because the server wants it so")
 
     def _count(self, usage: Usage | None) -> Decimal:
         if usage is None:
@@ -249,7 +282,7 @@ class Caller:
         reason = error.reason if tried == 1 else f"{error.reason} (tried {tried} times)"
         billed = used if used != Usage(0, 0) else None
         cost = None if billed is None else self._cost(billed)
-        return Answer(None, Record(key, self.judge.name, None, billed, cached=False, cost=cost), reason)
+        return Answer(None, Record(key, self.judge.name, None, billed, cached=False, cost=cost), reason, error.kind)
 
     async def _sleep(self, seconds: float) -> None:
         """Wait, but no longer than until someone asks to stop."""
@@ -267,9 +300,10 @@ def _sum(one: Usage, other: Usage | None) -> Usage:
         one.completion + other.completion,
         one.cached_prompt + other.cached_prompt,
         one.estimated or other.estimated,
+        one.reasoning + other.reasoning,
     )
 
 
 def _free(record: Record) -> Record:
     """The same call, asked for twice at once, is paid once."""
-    return Record(record.key, record.judge, record.text, record.usage, cached=True, cost=None)
+    return replace(record, cached=True, cost=None)

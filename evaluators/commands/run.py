@@ -18,7 +18,7 @@ def main(argv: Sequence[str], *, prog: str) -> int:
     say = print
     network = run.network
     say(f"data        {config.data}: {run.total:,} samples")
-    say(f"judge       {printable(', '.join(config.judge))}")
+    say(f"judge       {printable(', '.join(judge.text for judge in config.judge))}")
     width = network.width if network.roles is None else len(network.roles) or network.width or 1
     say(
         f"network     {config.network.preset}: {width or f'{network.min_roles} to {network.max_roles}'} neurons x "

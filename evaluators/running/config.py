@@ -13,6 +13,7 @@ from evaluators.benchmarks import loaders
 from evaluators.errors import ConfigError
 from evaluators.network import Network
 from evaluators.presets import architectures, summary
+from evaluators.running.judge_spec import JudgeFlag, JudgeSpec, parse_options
 
 
 def _check(condition: bool, flag: str, value: Any, must: str) -> None:
@@ -92,8 +93,8 @@ class AskingConfig:
     confidence: bool = False
     """Ask reviewers how sure they are (on if the aggregation is weighted by it)."""
     context_tokens: int | None = None
-    """Context of the judge, in tokens; asked of the server if not given, 8192 if it does not say. Longer prompts
-    are shortened by a rule and marked."""
+    """Context of the judge, in tokens; asked of the server or known if not given. Longer prompts are shortened by a
+    rule and marked; none is where the context is unknown."""
     assign: Literal["neurons", "layers"] = "neurons"
     """With several judges: dealt out to the neurons in turn, or one to each layer."""
 
@@ -115,9 +116,13 @@ class ServerConfig:
     """Where judges are, and how fast they are asked."""
 
     base_url: str | None = None
-    """URL of an OpenAI-compatible server, such as http://127.0.0.1:8000/v1; OpenAI's if not given."""
-    key_env: str = "OPENAI_API_KEY"
-    """Environment variable that holds the key."""
+    """URL of an OpenAI-compatible server, such as http://127.0.0.1:8000/v1, for judges without one of their own; that
+    of the variable OPENAI_BASE_URL if not given, else OpenAI's."""
+    key_env: str | None = None
+    """Environment variable that holds the key; OPENAI_API_KEY if not given, but for judges with a URL of their own."""
+    option: tuple[str, ...] = ()
+    """Passed through to servers and chat templates, as NAME=VALUE: --option reasoning_effort=low
+    'extra_body={"chat_template_kwargs": {"enable_thinking": false}}'. null leaves a parameter out."""
     concurrency: int = 32
     """Calls in flight at most."""
     requests_per_minute: float | None = None
@@ -139,6 +144,8 @@ class ServerConfig:
     """hf: cpu, cuda, cuda:1, ...; a GPU where there is one if not given."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "option", tuple(self.option))
+        parse_options(self.option)
         for name in ("concurrency", "timeout", "batch", "breaker", "requests_per_minute", "tokens_per_minute"):
             value = getattr(self, name)
             _check(value is None or value > 0, name.replace("_", "-"), value, "positive")
@@ -188,8 +195,10 @@ class JudgeConfig:
     data: str = ""
     """JSON Lines, one object a line: query, response1, response2, and if you have them id, human (1, 2, or 0 for a
     tie), family, dataset, reference. Without response2, response1 is graded by itself."""
-    judge: tuple[str, ...] = ()
-    """Who judges: openai:MODEL, hf:PATH, scripted:FILE or simulated:NAME=VALUE,...; several make a mixed panel."""
+    judge: tuple[JudgeFlag, ...] = ()
+    """Who judges: openai:MODEL, hf:PATH, scripted:FILE or simulated:NAME=VALUE,...; several make a mixed panel.
+    openai:MODEL@URL#KEY is a model on a server of its own, whose key is in the environment variable KEY; a YAML file
+    can give each judge options, limits and prices too (see docs/judging.md)."""
     out: str = ""
     """Folder of the results."""
     format: Annotated[str, _FORMAT] = "jsonl"
@@ -212,8 +221,8 @@ class JudgeConfig:
     caching: CacheConfig = field(default_factory=CacheConfig)
 
     def __post_init__(self) -> None:
-        for name in ("judge", "fields"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        object.__setattr__(self, "fields", tuple(self.fields))
+        object.__setattr__(self, "judge", tuple(map(JudgeSpec.load, self.judge)))
         if not self.data:
             raise ConfigError("--data: name the file of samples")
         if not self.judge:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,15 +17,16 @@ from evaluators import benchmarks
 from evaluators.asking.cache import Cache, default_path
 from evaluators.asking.caller import Caller, Retries, StoppedError
 from evaluators.asking.limits import Breaker, Limits
-from evaluators.asking.money import Budget, BudgetError, Prices
+from evaluators.asking.money import Budget, BudgetError, Prices, price
 from evaluators.errors import ConfigError, RunError
-from evaluators.judges import Backend, Judge, make
+from evaluators.judges import Backend, make
 from evaluators.network import Network
 from evaluators.prompts import Prompts
 from evaluators.reviewers import Manner, Reviewers
 from evaluators.running.config import JudgeConfig
 from evaluators.running.estimate import Estimate, estimate, roles_range
 from evaluators.running.folder import Folder, to_record
+from evaluators.running.judge_spec import JudgeSpec, parse_options
 from evaluators.running.metrics_file import write_counts
 from evaluators.running.progress import ProgressLine
 from evaluators.running.settings import digest
@@ -65,19 +67,36 @@ class Run:
         self.total = benchmarks.check(
             Path(config.data), kind=config.format, fields=self._fields, families=self._families, limit=config.limit
         )
-        server = config.server
-        backend = Backend(
-            base_url=server.base_url,
-            key_env=server.key_env,
-            timeout_s=server.timeout,
-            seed=config.seed or 0,
-            batch=server.batch,
-            device=server.device,
-        )
-        self.judges = [make(name, backend) for name in config.judge]
-        unpriced = [judge.name for judge in self.judges if self.prices.get(judge.name) is None]
+        self.say: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True)
+        """Where judges tell of what they found out; goes above the progress line while there is one."""
+        self.judges = [make(spec.name, self._backend(spec)) for spec in config.judge]
+        self.price_of = [
+            self.prices.get(judge.name) if spec.price is None else price(spec.price, f"judge {spec.name}: price")
+            for spec, judge in zip(config.judge, self.judges, strict=True)
+        ]
+        unpriced = [judge.name for judge, known in zip(self.judges, self.price_of, strict=True) if known is None]
         if config.money.budget is not None and unpriced:
             raise ConfigError(f"--budget: no price is known for {unpriced[0]}; give one with --prices")
+
+    def _backend(self, spec: JudgeSpec) -> Backend:
+        """The run's settings, with the judge's own in their place."""
+        server = self.config.server
+        # No key goes to a server that it was not meant for.
+        key_env = spec.key_env or server.key_env or ("OPENAI_API_KEY" if spec.base_url is None else None)
+        return Backend(
+            base_url=spec.base_url or server.base_url,
+            key_env=key_env,
+            timeout_s=spec.timeout or server.timeout,
+            seed=self.config.seed or 0,
+            batch=server.batch,
+            device=server.device,
+            options={**parse_options(server.option), **spec.options},
+            context=spec.context,
+            needs_key=not self.config.money.dry_run,
+        )
+
+    def _tell(self, text: str) -> None:
+        self.say(text)
 
     @property
     def _families(self) -> frozenset[str]:
@@ -92,9 +111,8 @@ class Run:
 
     def estimates(self) -> list[tuple[int, Estimate]]:
         """For each likely number of roles."""
-        prices = [self.prices.get(judge.name) for judge in self.judges]
         return [
-            (roles, estimate(self.pairs(), self.network, self.prompts, self.judges, prices, roles))
+            (roles, estimate(self.pairs(), self.network, self.prompts, self.judges, self.price_of, roles))
             for roles in roles_range(self.network, len(self.judges))
         ]
 
@@ -122,7 +140,7 @@ class Run:
         cache = None if config.caching.no_cache else Cache(_path(config.caching.cache) or default_path())
         finish, halt = asyncio.Event(), asyncio.Event()
         budget = Budget(None if config.money.budget is None else Decimal(str(config.money.budget)))
-        callers = [self._caller(judge, cache, budget, halt) for judge in self.judges]
+        callers = [self._caller(number, cache, budget, halt) for number in range(len(self.judges))]
         panel = Reviewers(callers, self.prompts, self._manner(), self.network.temperature)
         run = {
             "config": digest(config, self.prompts.digest),
@@ -163,6 +181,7 @@ class Run:
 
         try:
             with ProgressLine(self.total, tally.samples, status) as progress, _on_interrupt(interrupt):
+                self.say = progress.say
                 await asyncio.gather(*(work() for _ in range(min(config.server.concurrency, self.total))))
         finally:
             for judge in self.judges:
@@ -174,12 +193,13 @@ class Run:
             reason = StoppedError("asked to stop")
         return Outcome(tally, self.total, budget.spent, sum(caller.counts.lost for caller in callers), reason)
 
-    def _caller(self, judge: Judge, cache: Cache | None, budget: Budget, halt: asyncio.Event) -> Caller:
-        server = self.config.server
+    def _caller(self, number: int, cache: Cache | None, budget: Budget, halt: asyncio.Event) -> Caller:
+        server, spec, judge = self.config.server, self.config.judge[number], self.judges[number]
+        concurrency = spec.concurrency or server.concurrency
         limits = Limits(
-            min(server.concurrency, judge.concurrency or server.concurrency),
-            server.requests_per_minute,
-            server.tokens_per_minute,
+            min(concurrency, judge.concurrency or concurrency),
+            spec.requests_per_minute or server.requests_per_minute,
+            spec.tokens_per_minute or server.tokens_per_minute,
             Breaker(server.breaker, server.give_up, rest_s=server.backoff),
         )
         return Caller(
@@ -187,10 +207,11 @@ class Run:
             limits,
             cache=cache,
             refresh=self.config.caching.refresh,
-            price=self.prices.get(judge.name),
+            price=self.price_of[number],
             budget=budget,
             retries=Retries(server.retries, server.backoff),
             stop=halt,
+            say=self._tell,
         )
 
     def _manner(self) -> Manner:

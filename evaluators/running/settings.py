@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from evaluators.errors import ConfigError
 from evaluators.running.config import JudgeConfig
+from evaluators.running.judge_spec import JudgeSpec
 
 _FREE = ("out", "data", "limit", "retry_unscored", "money", "caching")
 _FREE_OF_SERVER = (
@@ -75,7 +76,8 @@ def dump(config: JudgeConfig) -> str:
 
 def plain(config: JudgeConfig) -> dict[str, Any]:
     """All settings as dicts, lists, numbers and texts."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
+    settings = dataclasses.asdict(config) | {"judge": [judge.plain() for judge in config.judge]}
+    return json.loads(json.dumps(settings))
 
 
 def digest(config: JudgeConfig, prompts: str) -> str:
@@ -96,7 +98,8 @@ def differences(stored: Mapping[str, Any], wanted: JudgeConfig) -> list[str]:
 def _science(settings: Mapping[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in settings.items() if name not in _FREE}
     server = {name: value for name, value in kept.get("server", {}).items() if name not in _FREE_OF_SERVER}
-    return {**kept, "server": server}
+    judges = [JudgeSpec.load(judge).science() for judge in kept.get("judge", [])]
+    return {**kept, "server": server, "judge": judges}
 
 
 def _flat(nested: Mapping[str, Any], above: str = "") -> dict[str, Any]:
@@ -108,18 +111,25 @@ def _flat(nested: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 
 def _take_config(argv: Sequence[str]) -> tuple[Path | None, list[str]]:
     flags: list[str] = []
+    options: list[str] = []
     file = None
     words = iter(argv)
+    within_option = False
     for word in words:
         name, equals, value = word.partition("=")
+        if name == "--option":  # may be given several times, which tyro would take for the last
+            options += [value] if equals else []
+            within_option = not equals
+            continue
+        within_option = within_option and not word.startswith("--")
         if name != "--config":
-            flags.append(word)
+            (options if within_option else flags).append(word)
             continue
         path = value if equals else next(words, None)
         if not path:
             raise ConfigError("--config: name a YAML file")
         file = Path(path)
-    return file, flags
+    return file, [*flags, *(["--option", *options] if options else [])]
 
 
 def _known(content: Mapping[str, Any], kind: Any, path: Path, above: str) -> dict[str, Any]:
@@ -139,5 +149,10 @@ def _known(content: Mapping[str, Any], kind: Any, path: Path, above: str) -> dic
             section[key] = _known(value, nested, path, f"{above}{key}.")
         else:
             is_tuple = str(known[key].type).startswith("tuple")
-            section[key] = (value,) if is_tuple and isinstance(value, str) else value
+            if key == "option" and isinstance(value, Mapping):
+                section[key] = tuple(f"{name}={json.dumps(item)}" for name, item in value.items())
+            else:
+                section[key] = (value,) if is_tuple and isinstance(value, (str, Mapping)) else value
+    if isinstance(section.get("judge"), (list, tuple)):
+        section["judge"] = tuple(map(JudgeSpec.load, section["judge"]))
     return section

@@ -229,9 +229,10 @@ def test_prices(tmp_path):
     mine = prices.get("mine")
     assert mine is not None
     assert mine.of(Usage(1000, 100, cached_prompt=400)) == Decimal("0.001000") == (600 + 200 + 200) * Decimal("1e-6")
-    assert (
-        prices.get("gpt-4o-2024-08-06") == prices.get("gpt-4o") == Price(Decimal("2.5"), Decimal(10), Decimal("1.25"))
-    )
+    assert prices.get("gpt-4o") == Price(Decimal("2.5"), Decimal(10), Decimal("1.25"))
+    # A snapshot costs what it is listed at, whatever its successor costs; one that is not listed is unpriced.
+    assert prices.get("gpt-4o-2024-05-13") == Price(Decimal(5), Decimal(15))
+    assert prices.get("gpt-4o-2031-01-01") is None and prices.get("mine-2024-01-01") is None
     assert prices.get("gpt-4o-mini") == Price(Decimal(9), Decimal(9))
     assert prices.get("gpt-4o-audio") is None and prices.get("unheard-of") is None
     for wrong in (

@@ -114,7 +114,6 @@ def test_usage_that_cannot_be_true_is_estimated_and_marked(judge, server, tmp_pa
         ({"status": 403}, "refuses the key"),
         ({"status": 404, "message": "the model `m` does not exist"}, "check the model's name"),
         ({"status": 429, "code": "insufficient_quota", "message": "insufficient_quota"}, "no money left"),
-        ({"status": 400, "message": "Unsupported value: 'temperature'"}, "--temperatures None"),
     ],
 )
 def test_what_no_retry_can_mend_stops_at_once(judge, server, pairs, tmp_path, fault, told):
