@@ -7,10 +7,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
 
-EXIT_ERROR = 1
-EXIT_USAGE = 2
-EXIT_STOPPED = 75
-"""Asked to stop, or the budget is spent: everything is saved, and the same command goes on."""
+from evaluators.errors import EXIT_ERROR, EXIT_USAGE, ConfigError, UserError
 
 COMMANDS = {
     "run": ("evaluators.commands.run", "judge a file of pairs with a network of LLM reviewers"),
@@ -68,8 +65,6 @@ def main(argv: Sequence[str], *, prog: str) -> int:
         hint = f" Did you mean {near[0]}?" if near else ""
         print(f"error: unknown subcommand {name!r}.{hint} Choose from {', '.join(COMMANDS)}", file=sys.stderr)
         return EXIT_USAGE
-    from evaluators.errors import ConfigError, UserError
-
     try:
         return import_module(COMMANDS[name][0]).main(words[1:], prog=f"{prog} {name}")
     except UserError as error:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+EXIT_ERROR = 1
+EXIT_USAGE = 2
+EXIT_STOPPED = 75
+"""Asked to stop, or the budget is spent: everything is saved, and the same command goes on."""
+
 
 class UserError(Exception):
     """What is wrong, where, and what to do instead.

@@ -9,19 +9,14 @@ docs/trusting_the_judge.md.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Literal
+
+from evaluators.statistics.tables import ceilings, of_counts
+
+__all__ = ["accuracy", "ceilings", "cohen_kappa", "first_position_rate", "longer_rate", "macro_f1", "order_agreement"]
 
 Unscored = Literal["exclude", "wrong"]
-_NO_VERDICT = -1
-
-
-class Figures(NamedTuple):
-    """Agreement of verdicts with people; None where a figure is not defined."""
-
-    accuracy: float | None
-    macro_f1: float | None
-    kappa: float | None
 
 
 def accuracy(human: Sequence[int], judge: Sequence[int | None], *, unscored: Unscored = "exclude") -> float | None:
@@ -75,55 +70,7 @@ def longer_rate(judge: Sequence[int | None], length1: Sequence[int], length2: Se
     return sum((verdict == 1) == first_is_longer for verdict, first_is_longer in rows) / len(rows) if rows else None
 
 
-def ceilings(human: Sequence[int]) -> dict[str, dict[str, float | None]]:
-    """What judges without skill, or without the word tie, reach on these labels, in expectation.
-
-    `never_tie` is right wherever people name a winner and says 1 where they say tie (for accuracy and kappa any choice
-    would do; macro-F1, over the labels that people use, is that of ties split evenly); `always_1`; `coin` says 1 or 2
-    at random.
-    """
-    n = len(human)
-    if not n:
-        return {}
-    share = {label: sum(person == label for person in human) / n for label in (1, 2, 0)}
-    half = share[0] / 2
-
-    def table(shares: dict[tuple[int, int], float]) -> dict[str, float | None]:
-        return of_counts(shares, [label for label in share if share[label]])._asdict()
-
-    return {
-        "never_tie": table({(1, 1): share[1], (2, 2): share[2], (0, 1): half, (0, 2): half}),
-        "always_1": table({(label, 1): part for label, part in share.items()}),
-        "coin": table({(label, side): part / 2 for label, part in share.items() for side in (1, 2)}),
-    }
-
-
-def of_counts(counts: Mapping[tuple[int, int], float], labels: Sequence[int] | None = None) -> Figures:
-    """The three figures from a table (human label, verdict) -> how many samples, or which share of them.
-
-    Args:
-        labels: as in `macro_f1`.
-    """
-    cells = [(person, verdict, part) for (person, verdict), part in counts.items() if part]
-    people, verdicts, weights = ([cell[at] for cell in cells] for at in range(3))
-    used = {*people, *verdicts} - {_NO_VERDICT}
-    wanted = sorted(used if labels is None else used.intersection(labels))
-    if not cells:
-        return Figures(None, None, None)
-    # Late: it takes a second, which --help should not.
-    from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score
-
-    return Figures(
-        float(accuracy_score(people, verdicts, sample_weight=weights)),
-        float(f1_score(people, verdicts, labels=wanted, average="macro", sample_weight=weights, zero_division=0.0))
-        if wanted
-        else None,
-        # p_e = 1: sklearn would divide by 0.
-        float(cohen_kappa_score(people, verdicts, sample_weight=weights)) if len({*people, *verdicts}) > 1 else None,
-    )
-
-
-def _counted(human: Sequence[int], judge: Sequence[int | None], unscored: Unscored) -> Counter[tuple[int, int]]:
+def _counted(human: Sequence[int], judge: Sequence[int | None], unscored: Unscored) -> Counter[tuple[int, int | None]]:
     _same_length(human, judge)
     for label in human:
         if label not in (0, 1, 2):
@@ -134,9 +81,7 @@ def _counted(human: Sequence[int], judge: Sequence[int | None], unscored: Unscor
         if verdict not in (0, 1, 2, None):
             raise ValueError(f"verdict {verdict!r}: must be 1, 2, 0 (tie) or None (unscored)")
     rows = zip(human, judge, strict=True)
-    return Counter(
-        (int(a), _NO_VERDICT if b is None else int(b)) for a, b in rows if b is not None or unscored == "wrong"
-    )
+    return Counter((int(a), None if b is None else int(b)) for a, b in rows if b is not None or unscored == "wrong")
 
 
 def _same_length(one: Sequence[object], other: Sequence[object]) -> None:

@@ -1,7 +1,7 @@
 """Every reply that was paid for, in one SQLite file that several runs and processes share.
 
 A reply is committed as soon as it is there, so a process that is killed loses none. A call that is under way is claimed
-in the file: another process waits for its reply in place of paying for it again. Claims of dead processes do not hold.
+in the file (claims.py): another process waits for its reply in place of paying for it again.
 """
 
 from __future__ import annotations
@@ -10,29 +10,24 @@ import asyncio
 import hashlib
 import json
 import os
-import socket
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from evaluators.asking.claims import Claims, transaction
 from evaluators.errors import RunError
 from evaluators.messages import Call, Reply
 from evaluators.values import Usage
 
 VERSION = 1
-CLAIM_S = 30.0
-"""A claim holds so long without a sign of life of its process; signs are given three times as often."""
 POLL_S = 0.1
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS replies (
     key TEXT PRIMARY KEY, judge TEXT NOT NULL, created REAL NOT NULL, reply TEXT NOT NULL, cost TEXT
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS claims (key TEXT PRIMARY KEY, owner TEXT NOT NULL, until REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS abilities (judge TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 
@@ -62,8 +57,6 @@ class Cache:
     def __init__(self, path: Path) -> None:
         """Raises RunError where the file is no cache of ours or cannot be written."""
         self.path = path
-        self._owner = f"{socket.gethostname()}:{os.getpid()}:{time.time_ns()}"
-        self._alive_s = 0.0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # Autocommit: each statement is its own transaction unless one is begun.
@@ -75,13 +68,14 @@ class Cache:
             if version not in (0, VERSION):
                 raise RunError(f"--cache {path}: written by another version of depthlab; name another file")
             self._db.executescript(_SCHEMA)
+            self.claims = Claims(self._db)
             self._db.execute(f"PRAGMA user_version={VERSION}")
         except (OSError, sqlite3.Error) as error:
             raise RunError(f"--cache {path}: {getattr(error, 'strerror', None) or error}") from error
 
     def close(self) -> None:
         """Give up claims and close."""
-        self._db.execute("DELETE FROM claims WHERE owner = ?", (self._owner,))
+        self.claims.release_all()
         self._db.close()
 
     def get(self, key: str) -> Reply | None:
@@ -91,45 +85,25 @@ class Cache:
 
     def put(self, key: str, judge: str, reply: Reply, cost: str | None) -> None:
         """Keep a reply, and let go of its claim, in one transaction."""
-        with self._transaction():
+        with transaction(self._db):
             self._db.execute(
                 "INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?, ?)",
                 (key, judge, time.time(), json.dumps(asdict(reply), ensure_ascii=False), cost),
             )
-            self._db.execute("DELETE FROM claims WHERE key = ?", (key,))
+            self.claims.drop(key)
 
     async def claim(self, key: str) -> Reply | None:
         """Wait until the call is ours to make (None), or another process has its reply."""
         while True:
-            if self._try_claim(key):
+            if self.claims.take(key):
                 # Between our look at the replies and the claim, another process may have finished.
                 reply = self.get(key)
                 if reply is not None:
-                    self.release(key)
+                    self.claims.release(key)
                 return reply
             await asyncio.sleep(POLL_S)
             if (reply := self.get(key)) is not None:
                 return reply
-
-    def _try_claim(self, key: str) -> bool:
-        now = time.time()
-        with self._transaction():
-            row = self._db.execute("SELECT owner, until FROM claims WHERE key = ?", (key,)).fetchone()
-            if row is not None and row[1] > now and row[0] != self._owner and not _is_dead(row[0]):
-                return False
-            self._db.execute("INSERT OR REPLACE INTO claims VALUES (?, ?, ?)", (key, self._owner, now + CLAIM_S))
-        return True
-
-    def stay_alive(self) -> None:
-        """Renew our claims, if it is time."""
-        now = time.time()
-        if now - self._alive_s > CLAIM_S / 3:
-            self._alive_s = now
-            self._db.execute("UPDATE claims SET until = ? WHERE owner = ?", (now + CLAIM_S, self._owner))
-
-    def release(self, key: str) -> None:
-        """Give up a claim: the call failed."""
-        self._db.execute("DELETE FROM claims WHERE key = ? AND owner = ?", (key, self._owner))
 
     def abilities(self, judge: str) -> dict[str, Any] | None:
         """What a judge's server once said of itself."""
@@ -155,16 +129,6 @@ class Cache:
         self._db.execute("VACUUM")
         return deleted
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
-
 
 def _reply(value: dict[str, Any]) -> Reply:
     expected = value["expected"]
@@ -176,16 +140,3 @@ def _reply(value: dict[str, Any]) -> Reply:
         value.get("thoughts", ""),
         tuple(value.get("adapted", ())),
     )
-
-
-def _is_dead(owner: str) -> bool:
-    host, pid, _ = owner.rsplit(":", 2)
-    if host != socket.gethostname():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False

@@ -187,7 +187,7 @@ class Caller:
             return answer
         finally:
             if answer is None or answer.reply is None:
-                self._cache.release(key)  # a reply that is kept has let go of it already
+                self._cache.claims.release(key)  # a reply that is kept has let go of it already
 
     async def _try(self, key: str, call: Call) -> Answer:
         used = Usage(0, 0)
@@ -252,7 +252,7 @@ class Caller:
                     await self._budget.settle(worst, cost)
                 self._limits.used(taken, 0 if usage is None else usage.prompt + usage.completion)
                 if self._cache is not None:
-                    self._cache.stay_alive()
+                    self._cache.claims.stay_alive()
 
     def _tell(self, reply: Reply, call: Call) -> None:
         """Say once what is not sent as it was asked for."""

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import tyro
 
 from evaluators.commands.bootstrap import check_bootstrap
-from evaluators.commands.metrics import figure_text
 from evaluators.errors import ConfigError, RunError
 from evaluators.running.metrics_file import write_json
+from evaluators.showing.figures import figure_text
 from evaluators.showing.terminal import printable
 
 
@@ -41,9 +41,9 @@ class CalibrateCommand:
 def main(argv: Sequence[str], *, prog: str) -> int:
     """`depthlab judge calibrate`. Raises UserError where the run cannot be read or split, or a file not written."""
     wanted = tyro.cli(CalibrateCommand, args=list(argv), prog=prog)
+    from evaluators.running.judged import read_run
     from evaluators.showing.report.calibration import page
     from evaluators.statistics.calibration import calibrate
-    from evaluators.statistics.runs import read_run
 
     run = read_run(wanted.run)
     if not run.labelled:

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from evaluators.commands.bootstrap import check_bootstrap
-from evaluators.commands.metrics import figure_text
 from evaluators.errors import ConfigError, RunError
+from evaluators.showing.figures import figure_text
 from evaluators.showing.terminal import printable
 
 _HOW = "--fields system1=THEIR_NAME system2=THEIR_NAME"
@@ -77,7 +77,7 @@ Row = tuple[str, str, int | None, str]
 
 def _of_run(folder: str, by: str) -> Iterator[Row]:
     from evaluators.running.folder import VERDICTS
-    from evaluators.statistics.runs import read_run
+    from evaluators.running.judged import read_run
 
     for sample in read_run(folder).samples:
         if sample.systems is None:

@@ -69,8 +69,8 @@ def _judges(wanted: PowerCommand) -> tuple[float, float, float]:
     if wanted.accuracies is not None:
         return (*wanted.accuracies, 0.5 if wanted.correlation is None else wanted.correlation)
     if wanted.pilot is not None:
+        from evaluators.running.judged import read_run
         from evaluators.statistics.compare import compare
-        from evaluators.statistics.runs import read_run
 
         found = compare(*(read_run(name, flag="--pilot") for name in wanted.pilot), draws=100)
         if found["error_correlation"] is None:

@@ -9,9 +9,9 @@ from typing import Annotated
 import tyro
 
 from evaluators.commands.bootstrap import check_bootstrap
-from evaluators.commands.metrics import score_text
 from evaluators.errors import RunError
 from evaluators.running.metrics_file import write_statistics
+from evaluators.showing.figures import score_text
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluators.command import EXIT_STOPPED
+from evaluators.errors import EXIT_STOPPED
 from evaluators.running.settings import parse
 from evaluators.showing.terminal import estimate_text, printable, summary_text
 

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import tyro
 
@@ -11,7 +13,7 @@ from evaluators.commands.bootstrap import check_bootstrap
 from evaluators.errors import ConfigError
 from evaluators.running.config import JudgeConfig
 from evaluators.running.metrics_file import write_json
-from evaluators.running.sweep import Axes, sweep, sweep_text
+from evaluators.running.sweep import Axes, sweep
 
 
 @dataclass(frozen=True)
@@ -39,3 +41,25 @@ def main(argv: Sequence[str], *, prog: str) -> int:
     write_json(Path(wanted.out) / "sweep.json", found)
     print("\n".join(sweep_text(found)))
     return 0
+
+
+def sweep_text(found: Mapping[str, Any]) -> Iterator[str]:
+    """A table for a terminal."""
+    yield f"{'width':>5} {'depth':>5} {'connection':<10} {'aggregation':<15} {'accuracy':<22} {'kappa':<22}" + (
+        f" {'calls':>8} {'tokens':>11} {'USD':>9}"
+    )
+    for point in found["points"]:
+        ways = point.get("unscored_as_wrong")
+        figures = [_figure(ways[name]) if ways else "no labels" for name in ("accuracy", "kappa")]
+        cost = "unpriced" if point["cost"] is None else f"{Decimal(point['cost']):.4f}"
+        yield (
+            f"{point['width']:>5} {point['depth']:>5} {point['connection']:<10} {point['aggregation']:<15} "
+            f"{figures[0]:<22} {figures[1]:<22} {point['calls']:>8,} {point['tokens']:>11,} {cost:>9}"
+        )
+    yield f"calls       {found['calls_made']:,} made for all points, {found['calls_from_cache']:,} from the cache"
+
+
+def _figure(figure: Mapping[str, Any]) -> str:
+    if figure["value"] is None:
+        return "not defined"
+    return f"{figure['value']:.3f}" + ("" if figure["low"] is None else f" [{figure['low']:.3f}, {figure['high']:.3f}]")

@@ -8,7 +8,7 @@ the deepest point's reviews without a call.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -19,10 +19,11 @@ from evaluators.asking.money import Prices
 from evaluators.errors import ConfigError, RunError
 from evaluators.network import Network, Reviewers
 from evaluators.running.config import JudgeConfig
+from evaluators.running.judged import read_run
 from evaluators.running.run import Outcome, Run
 from evaluators.samples import Pair
 from evaluators.statistics.figures import agreement
-from evaluators.statistics.runs import JudgedRun, read_run
+from evaluators.statistics.runs import JudgedRun
 from evaluators.values import Failure, Record, Role, Usage
 
 
@@ -162,25 +163,3 @@ def _measured(run: JudgedRun, aggregation: str, depth: int, draws: int, seed: in
     }
     labelled = [sample for sample in samples if sample.human is not None]
     return {**found, **agreement(labelled, draws, seed)} if labelled else found
-
-
-def sweep_text(found: Mapping[str, Any]) -> Iterator[str]:
-    """A table for a terminal."""
-    yield f"{'width':>5} {'depth':>5} {'connection':<10} {'aggregation':<15} {'accuracy':<22} {'kappa':<22}" + (
-        f" {'calls':>8} {'tokens':>11} {'USD':>9}"
-    )
-    for point in found["points"]:
-        ways = point.get("unscored_as_wrong")
-        figures = [_figure(ways[name]) if ways else "no labels" for name in ("accuracy", "kappa")]
-        cost = "unpriced" if point["cost"] is None else f"{Decimal(point['cost']):.4f}"
-        yield (
-            f"{point['width']:>5} {point['depth']:>5} {point['connection']:<10} {point['aggregation']:<15} "
-            f"{figures[0]:<22} {figures[1]:<22} {point['calls']:>8,} {point['tokens']:>11,} {cost:>9}"
-        )
-    yield f"calls       {found['calls_made']:,} made for all points, {found['calls_from_cache']:,} from the cache"
-
-
-def _figure(figure: Mapping[str, Any]) -> str:
-    if figure["value"] is None:
-        return "not defined"
-    return f"{figure['value']:.3f}" + ("" if figure["low"] is None else f" [{figure['low']:.3f}, {figure['high']:.3f}]")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from evaluators import metrics
 from evaluators.aggregation import AGGREGATIONS
 from evaluators.errors import RunError
+from evaluators.statistics import tables
 from evaluators.statistics.compare import paired
 from evaluators.statistics.figures import agreement
 from evaluators.statistics.reliability import abstain, calibration_error, reliability
@@ -166,5 +167,5 @@ def _winner(margin: float | None, tie_margin: float) -> int | None:
 def _kappa(samples: Sequence[Sample], margins: Sequence[float | None], tie_margin: float) -> float:
     human = [sample.human for sample in samples if sample.human is not None]
     judge = [_winner(margin, tie_margin) for margin in margins]
-    kappa = metrics.cohen_kappa(human, judge, unscored="wrong")
-    return (metrics.accuracy(human, judge, unscored="wrong") or 0.0) if kappa is None else kappa
+    found = tables.of_counts(Counter(zip(human, judge, strict=True)))
+    return (found.accuracy or 0.0) if found.kappa is None else found.kappa

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from evaluators import metrics
 from evaluators.statistics import tables
 from evaluators.statistics.bootstrap import DRAWS, LEVEL, bootstrap
 from evaluators.statistics.runs import JudgedRun, Sample
@@ -38,7 +37,7 @@ def score(run: JudgedRun, *, draws: int = DRAWS, seed: int = 0) -> dict[str, Any
             for family in families
         },
         "length": length(samples, draws, seed),
-        "ceilings": metrics.ceilings([human for sample in labelled if (human := sample.human) is not None]),
+        "ceilings": tables.ceilings([human for sample in labelled if (human := sample.human) is not None]),
         "never_ties": 0 not in _winners(samples),
     }
     if run.both_orders:
@@ -53,18 +52,17 @@ def agreement(samples: Sequence[Sample], draws: int = DRAWS, seed: int = 0) -> d
     queries = [sample.query for sample in samples if sample.human is not None]
     rows = tables.cells(human, judge)
     found: dict[str, Any] = {}
-    ways: tuple[tuple[str, metrics.Unscored, int], ...] = (
-        ("scored", "exclude", sum(verdict is not None for verdict in judge)),
-        ("unscored_as_wrong", "wrong", len(judge)),
+    ways = (
+        ("scored", False, sum(verdict is not None for verdict in judge)),
+        ("unscored_as_wrong", True, len(judge)),
     )
-    for name, unscored, n in ways:
-        wrong = unscored == "wrong"
+    for name, wrong, n in ways:
         figures = (
-            ("accuracy", metrics.accuracy(human, judge, unscored=unscored), tables.accuracy(wrong)),
-            ("macro_f1", metrics.macro_f1(human, judge, unscored=unscored), tables.macro_f1(wrong)),
-            ("kappa", metrics.cohen_kappa(human, judge, unscored=unscored), tables.kappa(wrong)),
+            ("accuracy", tables.accuracy(wrong)),
+            ("macro_f1", tables.macro_f1(wrong)),
+            ("kappa", tables.kappa(wrong)),
         )
-        found[name] = {key: _figure(value, n, rows, queries, way, draws, seed) for key, value, way in figures}
+        found[name] = {key: _figure(n, rows, queries, way, draws, seed) for key, way in figures}
     return found
 
 
@@ -78,18 +76,8 @@ def position(run: JudgedRun, draws: int = DRAWS, seed: int = 0) -> dict[str, Any
     agree = _rows(pairs, lambda pair: (pair[0] == pair[1], True))
     first = _rows(pairs, lambda pair: ((pair[0] == 1) + (pair[1] == 2), sum(v in (1, 2) for v in pair)))
     return {
-        "consistency": _figure(
-            metrics.order_agreement(order12, order21), len(pairs), agree, queries, tables.rate, draws, seed
-        ),
-        "first_preferred": _figure(
-            metrics.first_position_rate(order12, order21),
-            int(first[:, 1].sum()),
-            first,
-            queries,
-            tables.rate,
-            draws,
-            seed,
-        ),
+        "consistency": _figure(len(pairs), agree, queries, tables.rate, draws, seed),
+        "first_preferred": _figure(int(first[:, 1].sum()), first, queries, tables.rate, draws, seed),
         "order12": dict(sorted(Counter(map(_name, order12)).items())),
         "order21": dict(sorted(Counter(map(_name, order21)).items())),
     }
@@ -106,8 +94,7 @@ def length(samples: Sequence[Sample], draws: int = DRAWS, seed: int = 0) -> dict
     found = {}
     for name, verdicts in sides.items():
         rows = _rows(list(zip(verdicts, lengths, strict=True)), _longer)
-        value = metrics.longer_rate(verdicts, [a for a, _ in lengths], [b for _, b in lengths])
-        found[name] = _figure(value, int(rows[:, 1].sum()), rows, queries, tables.rate, draws, seed)
+        found[name] = _figure(int(rows[:, 1].sum()), rows, queries, tables.rate, draws, seed)
     return found
 
 
@@ -117,9 +104,7 @@ def unscored(samples: Sequence[Sample], draws: int = DRAWS, seed: int = 0) -> di
     items = [item for sample in samples for layer in sample.layers for item in layer]
     reasons = Counter(sample.reason or "" for sample in samples if sample.winner is None)
     return {
-        "rate": _figure(
-            float(rows[:, 0].mean()), len(samples), rows, [s.query for s in samples], tables.rate, draws, seed
-        ),
+        "rate": _figure(len(samples), rows, [s.query for s in samples], tables.rate, draws, seed),
         "samples": int(rows[:, 0].sum()),
         "reasons": dict(reasons.most_common()),
         "reviews": len(items),
@@ -138,7 +123,6 @@ def _rows(items: Sequence[Any], of: Callable[[Any], tuple[float, float]]) -> tab
 
 
 def _figure(
-    value: float | None,
     n: int,
     rows: tables.Array,
     clusters: Sequence[str],
@@ -146,6 +130,7 @@ def _figure(
     draws: int,
     seed: int,
 ) -> dict[str, Any]:
+    value = tables.figure(statistic(rows.sum(0)))
     found = None if value is None else bootstrap(rows, clusters, statistic, draws=draws, seed=seed)
     ends = {"low": None, "high": None} if found is None else asdict(found)
     return {"value": value, "low": ends["low"], "high": ends["high"], "n": n}

@@ -1,8 +1,9 @@
-"""Accuracy, macro-F1 and kappa of many confusion tables at once; `evaluators.metrics` has them for one."""
+"""Accuracy, macro-F1 and kappa of confusion tables, one or many at once; `evaluators.metrics` takes sequences."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,12 +13,24 @@ HUMAN = (0, 1, 2)
 JUDGE: tuple[int | None, ...] = (0, 1, 2, None)
 
 
+class Figures(NamedTuple):
+    """Agreement of verdicts with people; None where a figure is not defined."""
+
+    accuracy: float | None
+    macro_f1: float | None
+    kappa: float | None
+
+
 def cells(human: Sequence[int], judge: Sequence[int | None]) -> Array:
     """Each sample's cell of the table, (samples, 3 x 4)."""
     rows = np.zeros((len(human), len(HUMAN) * len(JUDGE)))
     for at, (person, verdict) in enumerate(zip(human, judge, strict=True)):
-        rows[at, HUMAN.index(person) * len(JUDGE) + JUDGE.index(verdict)] = 1
+        rows[at, _cell(person, verdict)] = 1
     return rows
+
+
+def _cell(person: int, verdict: int | None) -> int:
+    return HUMAN.index(person) * len(JUDGE) + JUDGE.index(verdict)
 
 
 def _tables(sums: Array, wrong: bool) -> Array:
@@ -38,7 +51,7 @@ def accuracy(wrong: bool) -> Statistic:
 
 def macro_f1(wrong: bool, labels: Sequence[int] | None = None) -> Statistic:
     """Mean of 2 TP / (human + judge) over the labels that occur in the table."""
-    wanted = list(HUMAN if labels is None else labels)
+    wanted = [label for label in HUMAN if labels is None or label in labels]
 
     def of(sums: Array) -> Array:
         table = _tables(sums, wrong)
@@ -66,6 +79,45 @@ def kappa(wrong: bool) -> Statistic:
 def rate(sums: Array) -> Array:
     """Column 0 over column 1."""
     return _ratio(sums[..., 0], sums[..., 1])
+
+
+def of_counts(counts: Mapping[tuple[int, int | None], float], labels: Sequence[int] | None = None) -> Figures:
+    """The three figures of one table (human label, verdict) -> how many samples; a verdict of None is always wrong.
+
+    Args:
+        labels: as in `metrics.macro_f1`.
+    """
+    sums = np.zeros(len(HUMAN) * len(JUDGE))
+    for (person, verdict), count in counts.items():
+        sums[_cell(person, verdict)] += count
+    return Figures(*(figure(of(sums)) for of in (accuracy(True), macro_f1(True, labels), kappa(True))))
+
+
+def figure(value: Array) -> float | None:
+    """A single figure; None where it is not defined."""
+    return None if np.isnan(value) else float(value)
+
+
+def ceilings(human: Sequence[int]) -> dict[str, dict[str, float | None]]:
+    """What judges without skill, or without the word tie, reach on these labels, in expectation.
+
+    `never_tie` is right wherever people name a winner and says 1 where they say tie (for accuracy and kappa any choice
+    would do; macro-F1, over the labels that people use, is that of ties split evenly); `always_1`; `coin` says 1 or 2
+    at random.
+    """
+    if not human:
+        return {}
+    counts = {label: sum(person == label for person in human) for label in (1, 2, 0)}
+    half = counts[0] / 2
+
+    def table(cells: dict[tuple[int, int | None], float]) -> dict[str, float | None]:
+        return of_counts(cells, [label for label in counts if counts[label]])._asdict()
+
+    return {
+        "never_tie": table({(1, 1): counts[1], (2, 2): counts[2], (0, 1): half, (0, 2): half}),
+        "always_1": table({(label, 1): part for label, part in counts.items()}),
+        "coin": table({(label, side): part / 2 for label, part in counts.items() for side in (1, 2)}),
+    }
 
 
 def _ratio(over: Array, under: Array) -> Array:

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from evaluators.running.config import CacheConfig, JudgeConfig, NetworkConfig
+from evaluators.running.judged import read_run
 from evaluators.running.run import Run
-from evaluators.statistics.runs import JudgedRun, Sample, read_run
+from evaluators.statistics.runs import JudgedRun, Sample
 from evaluators.values import Review
 
 FILE = Path(__file__).parents[3] / "shared" / "data" / "simulation_expectations.json"

@@ -13,8 +13,8 @@ import pytest
 from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score
 
 from evaluators import metrics
-from evaluators.agreement import Agreement, agreement
 from evaluators.errors import RunError
+from evaluators.running.tally import Agreement, agreement
 from evaluators.statistics import tables
 from evaluators.statistics.bootstrap import bootstrap, cluster_sums, resampled
 from evaluators.statistics.compare import mcnemar, paired

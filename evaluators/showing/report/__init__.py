@@ -19,9 +19,9 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from evaluators.running.judged import read_run
 from evaluators.statistics.by_role import RoleCounts
 from evaluators.statistics.figures import score
-from evaluators.statistics.runs import read_run
 
 _BLOCK = 40
 """Samples that are compressed together, and unpacked together when one of them is opened."""

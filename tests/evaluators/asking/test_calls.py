@@ -143,7 +143,7 @@ def test_claims_of_dead_processes_do_not_hold(tmp_path):
     cache = Cache(tmp_path / "c")
     code = (
         "import sys; from pathlib import Path; from evaluators.asking.cache import Cache; "
-        "c = Cache(Path(sys.argv[1])); assert c._try_claim('k'); import os; os._exit(9)"
+        "c = Cache(Path(sys.argv[1])); assert c.claims.take('k'); import os; os._exit(9)"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "c"], env=environment, check=False)

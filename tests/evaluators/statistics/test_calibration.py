@@ -11,6 +11,7 @@ import pytest
 
 from evaluators.errors import ConfigError
 from evaluators.judges.simulated import Population
+from evaluators.running.judged import read_run
 from evaluators.statistics.calibration import split
 from evaluators.statistics.compare import mcnemar
 from evaluators.statistics.planning import (
@@ -22,7 +23,6 @@ from evaluators.statistics.planning import (
     samples_needed,
 )
 from evaluators.statistics.reliability import abstain
-from evaluators.statistics.runs import read_run
 from tests.evaluators.conftest import Done
 
 # Both orders, depth 1, n neurons; closed forms of simulation_expectations.json, C_gauss_width.

@@ -14,7 +14,7 @@ from scipy.optimize import minimize
 
 from evaluators.aggregation import aggregate
 from evaluators.errors import RunError
-from evaluators.running.config import JudgeConfig
+from evaluators.network import Network
 from evaluators.showing.report.calibration import page
 from evaluators.statistics.calibration import calibrate, split
 from evaluators.statistics.runs import JudgedRun, Sample
@@ -42,7 +42,7 @@ def judged(count: int, seed: int = 0) -> JudgedRun:
                 (tuple(reviews),),
             )
         )  # fmt: skip
-    return JudgedRun(Path("r"), JudgeConfig(data="p", judge=("simulated:",), out="r"), tuple(samples), 0)
+    return JudgedRun(Path("r"), Network(), tuple(samples), 0)
 
 
 def test_log_odds_are_those_that_minimise_the_penalised_loss() -> None:
