@@ -10,7 +10,7 @@ from tests.house import arrows, circles, outside, upward
 HOUSE = Path(__file__).parents[2] / "evaluators"
 
 FLOORS = [
-    ["errors", "values"],
+    ["errors", "values", "models"],
     ["samples", "registry", "aggregation"],
     ["messages", "network", "benchmarks"],
     ["presets", "prompts"],
