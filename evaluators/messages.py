@@ -17,6 +17,14 @@ class Message:
     content: str
 
 
+def folded(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The system message at the head of the first one after it, for templates and servers that know no such role."""
+    if len(messages) < 2 or messages[0].role != "system":
+        return messages
+    head, first, *rest = messages
+    return (Message(first.role, f"{head.content}\n\n{first.content}"), *rest)
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How a reply is drawn."""

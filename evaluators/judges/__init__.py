@@ -143,6 +143,12 @@ def make(name: str, backend: Backend) -> Judge:
     return judges.get(scheme, flag="--judge")(argument, backend)
 
 
+def refuse_options(judge: str, backend: Backend) -> None:
+    """Raises ConfigError where a judge that knows no options is given some: they would do nothing."""
+    if backend.options:
+        raise ConfigError(f"--judge {judge}: takes no --option ({', '.join(backend.options)})")
+
+
 def estimated_tokens(text: str) -> int:
     """Tokens of a text without its tokenizer: one for 3 bytes of UTF-8.
 

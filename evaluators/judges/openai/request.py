@@ -9,7 +9,7 @@ from typing import Any
 
 from evaluators.errors import ConfigError
 from evaluators.judges.openai.told import Told
-from evaluators.messages import Call, Message
+from evaluators.messages import Call, folded
 
 TOP = 20
 FEWER_TOP = 5
@@ -170,11 +170,3 @@ def build(call: Call, model: str, manners: Manners, options: Mapping[str, Any]) 
     own = {name: value for name, value in options.items() if name not in (*_NOT_IN_BODY, "extra_body")}
     request |= own | dict(options.get("extra_body") or {})
     return {name: value for name, value in request.items() if value is not None}
-
-
-def folded(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """The system message at the head of the first one after it, for templates and servers that know no such role."""
-    if len(messages) < 2 or messages[0].role != "system":
-        return messages
-    head, first, *rest = messages
-    return (Message(first.role, f"{head.content}\n\n{first.content}"), *rest)
