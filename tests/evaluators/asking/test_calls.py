@@ -16,8 +16,8 @@ from evaluators.asking import breaker as breaker_module
 from evaluators.asking import rates
 from evaluators.asking.breaker import Breaker, OutageError
 from evaluators.asking.cache import Cache, key_of
-from evaluators.asking.rates import Rates
 from evaluators.asking.money import Budget, BudgetError, Price, Prices
+from evaluators.asking.rates import Rates
 from evaluators.errors import ConfigError, RunError
 from evaluators.judges import Backend, CallError, judges, make
 from evaluators.messages import Call, Message, Place, Reply, Sampling
