@@ -90,7 +90,8 @@ class Question:
         self._context = manner.context
         self._structured = manner.structured == "on" or (manner.structured == "auto" and caller.schema is not False)
         sampling = Sampling(temperature, manner.max_tokens, manner.seed, manner.probabilities)
-        self._first = render(texts, self._structured)
+        self._rendered: dict[bool, tuple[Message, ...]] = {}
+        self._first = self._whole()
         self._call = Call(self._first, sampling, place, scale=manner.scale)
         self._shortened = 0
 
@@ -166,7 +167,7 @@ class Question:
         self._context = self._manner.context or abilities.context
         if self._manner.structured == "auto" and self._structured and abilities.structured is False:
             self._structured = False
-            self._first = self._render(self._texts, False)
+            self._first = self._whole()
         start = self._fitted()
         if start is None:
             return False
@@ -197,9 +198,15 @@ class Question:
     def _fits(self, messages: Sequence[Message]) -> bool:
         return self._context is None or self._size(messages) + self._call.sampling.max_tokens <= self._context
 
+    def _whole(self) -> tuple[Message, ...]:
+        """The first messages, with nothing left out."""
+        if self._structured not in self._rendered:
+            self._rendered[self._structured] = self._render(self._texts, self._structured)
+        return self._rendered[self._structured]
+
     def _fitted(self) -> tuple[tuple[Message, ...], int] | None:
         """The first messages, and how many characters were left out of them."""
-        messages = self._render(self._texts, self._structured)
+        messages = self._whole()
         if self._fits(messages):
             return messages, 0
         short = fit(self._texts, lambda flat: self._fits(self._render(flat, self._structured)))
