@@ -67,13 +67,15 @@ class Database:
         self._patiently(lambda: self._open(schema, version, wal=not remote))
 
     def _open(self, schema: str, version: int, *, wal: bool) -> None:
-        # Autocommit: each statement is its own transaction unless one is begun.
-        self._db = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
+        self._connect()
         try:
             found = self._db.execute("PRAGMA user_version").fetchone()[0]
             if found not in (0, version):
                 raise RunError(f"--cache {self.path}: written by another version of depthlab; name another file")
-            self._set_journal(wal)
+            if self._db.execute("PRAGMA page_count").fetchone()[0] == 0:
+                self._db.execute("PRAGMA auto_vacuum=INCREMENTAL")
+            if not (wal and self._writes_ahead()):
+                self._write_through()
             tables = {row[0] for row in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             if not found or not set(re.findall(r"CREATE TABLE IF NOT EXISTS (\w+)", schema)) <= tables:
                 with transaction(self._db):
@@ -84,30 +86,39 @@ class Database:
             self._db.close()
             raise
 
-    def _set_journal(self, wal: bool) -> None:
-        """Write-ahead where it works: readers and a writer are then in nobody's way."""
-        db = self._db
-        if db.execute("PRAGMA page_count").fetchone()[0] == 0:
-            db.execute("PRAGMA auto_vacuum=INCREMENTAL")
-        if wal:
-            try:
-                mode = db.execute("PRAGMA journal_mode=WAL").fetchone()[0]
-                db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()  # maps the memory that processes share
-            except sqlite3.OperationalError as error:
-                if is_busy(error):
-                    raise
-                mode = str(error)
-            if mode == "wal":
-                # Safe against a killed process; a power cut may cost the last replies but not the file.
-                db.execute("PRAGMA synchronous=NORMAL")
-                return
-            self._slow(f"without write-ahead logging ({mode})")
-        if db.execute("PRAGMA journal_mode").fetchone()[0] != "delete":
-            try:
-                db.execute("PRAGMA journal_mode=DELETE")
-            except sqlite3.OperationalError as error:
-                if not is_busy(error):
-                    raise  # another process of this host has it open as it was, which works between the two
+    def _connect(self) -> None:
+        # Autocommit: each statement is its own transaction unless one is begun.
+        self._db = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
+
+    def _writes_ahead(self) -> bool:
+        """Keep a write-ahead log, where that works: readers and a writer are then in nobody's way."""
+        try:
+            mode = self._db.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+            with transaction(self._db):  # maps the memory that processes share
+                pass
+        except sqlite3.OperationalError as error:
+            if is_busy(error):
+                raise
+            mode = str(error)
+        if mode == "wal":
+            # Safe against a killed process; a power cut may cost the last replies but not the file.
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            return True
+        self._slow(f"without write-ahead logging ({mode})")
+        self._db.close()
+        self._connect()
+        # The one way to leave the log that needs no shared memory.
+        self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
+        return False
+
+    def _write_through(self) -> None:
+        try:
+            self._db.execute("PRAGMA journal_mode=DELETE")
+        except sqlite3.OperationalError as error:
+            if not is_busy(error):
+                raise  # another process of this host has it open as it was, which works between the two
+        self._db.execute("PRAGMA locking_mode=NORMAL")
+        self._db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()  # lets go of the lock
 
     def _slow(self, why: str) -> None:
         self.note = f"cache       {self.path} is {why}: every write waits for the disk; --cache names another file"

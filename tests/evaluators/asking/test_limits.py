@@ -305,6 +305,7 @@ def test_a_long_rest_ends_the_run_only_where_nothing_else_works(clock, others):
 
     async def sometimes(asked: Call) -> Reply:
         if "question 0" in asked.messages[0].content and clock.now_s < 1100:
+            await clock.sleep(0.05)
             raise CallError("HTTP 429", kind="rate", retry_after_s=86400.0)
         return await ask(asked)
 
