@@ -1,4 +1,4 @@
-"""One file for many processes: opened by all at once, claimed while calls last, locked by others, on odd file systems."""
+"""One file for many processes: opened by all at once, claimed while calls last, locked, on odd file systems."""
 
 from __future__ import annotations
 
