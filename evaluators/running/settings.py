@@ -43,7 +43,8 @@ def parse(argv: Sequence[str], *, prog: str) -> JudgeConfig:
     """
     file, flags = _take_config(argv)
     default: dict[str, Any] = {} if file is None else {"default": load(file)}
-    return tyro.cli(JudgeConfig, args=flags, prog=prog, config=(tyro.conf.OmitArgPrefixes,), **default)
+    config = tyro.cli(JudgeConfig, args=flags, prog=prog, config=(tyro.conf.OmitArgPrefixes,), **default)
+    return config.complete()
 
 
 def load(path: Path) -> JudgeConfig:

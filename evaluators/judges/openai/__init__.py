@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from evaluators.errors import ConfigError, RunError
 from evaluators.judges import Abilities, Backend, CallError, NoSchemaError, estimated_tokens, judge
 from evaluators.judges.openai import refusals, reply
-from evaluators.judges.openai.address import client, where
+from evaluators.judges.openai.address import VARIABLE, client, where
 from evaluators.judges.openai.keys import Mask, read_key
 from evaluators.judges.openai.request import Manners, build, check_options, is_about_schema, refused_option
 from evaluators.judges.openai.told import Told, from_response, one_line, shortened, what_it_is
@@ -44,7 +44,7 @@ class OpenAI:
     def __init__(self, argument: str, backend: Backend) -> None:
         if not argument:
             raise ConfigError("--judge openai: name the model, as in openai:gpt-4o-mini")
-        url, named_by = where(backend.base_url)
+        url, named_by = where(backend.base_url, backend.url_flag)
         key = read_key(backend.key_env)
         if not key and not named_by and backend.needs_key:
             raise ConfigError(f"--judge openai:{argument}: set {backend.key_env} to your key, or name a --base-url")
@@ -55,7 +55,7 @@ class OpenAI:
 
         self._openai, self._httpx = openai, httpx2
         self.name = argument
-        self.where = f"{url} (from {named_by})" if named_by and not named_by.startswith("-") else url
+        self.where = f"{url} (from {named_by})" if named_by == VARIABLE else url
         """The server, for people."""
         self.identity = f"openai:{argument}@{url}"
         if backend.options:
