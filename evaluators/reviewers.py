@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from evaluators.asking.caller import Caller
@@ -11,9 +11,10 @@ from evaluators.asking.fitting import fit
 from evaluators.errors import RunError
 from evaluators.judges import NoSchemaError
 from evaluators.messages import Call, Message, Place, Reply, Sampling
-from evaluators.parsing import Scale, Scores, Unparsed, parse_scores
 from evaluators.prompts import Prompts, Seen, Texts
-from evaluators.role_parsing import parse_roles
+from evaluators.reading.ending import cut_off
+from evaluators.reading.roles import parse_roles
+from evaluators.reading.scores import Scale, Scores, Unparsed, parse_scores
 from evaluators.samples import Pair
 from evaluators.values import Failure, Layer, Order, Record, Review, Role
 
@@ -48,7 +49,7 @@ class _Outcome:
     reply: Reply | None
     records: tuple[Record, ...]
     shortened: int
-    kind: Literal["unparsed", "call", "context", "moderated"] = "unparsed"
+    kind: Literal["unparsed", "probabilities", "call", "context", "moderated"] = "unparsed"
     reason: str = ""
 
 
@@ -80,9 +81,7 @@ class Reviewers:
                 pair.family, texts.rebuilt(flat), exact=exact, most=at_most, structured=structured
             )
 
-        def read(reply: Reply) -> tuple[Role, ...] | Unparsed:
-            if reply.finish == "length":
-                return Unparsed(f"it was cut off after {self._manner.max_tokens} tokens (--max-tokens)")
+        def read(reply: Reply, _: bool) -> tuple[Role, ...] | Unparsed:
             return parse_roles(reply.text) or Unparsed("it names no perspective")
 
         place = Place(pair, "roles")
@@ -123,10 +122,12 @@ class Reviewers:
                 confidence=self._manner.confidence,
             )
 
-        def read(reply: Reply) -> Scores | Unparsed:
-            if reply.finish == "length" and reply.expected is None:
-                return Unparsed(f"it was cut off after {self._manner.max_tokens} tokens (--max-tokens)")
-            return parse_scores(reply.text, scale, count=count)
+        def read(reply: Reply, structured: bool) -> Scores | Unparsed:
+            scores = parse_scores(reply.text, scale, count=count, structured=structured)
+            if isinstance(scores, Scores) and self._manner.probabilities:
+                # Written and expected scores are two scales, which one verdict must not mix.
+                return UNMATCHED if reply.expected is None else replace(scores, values=reply.expected)
+            return scores
 
         outcome = await self._ask(
             self.caller(layer, neuron),
@@ -142,7 +143,7 @@ class Reviewers:
             return Failure(
                 layer, neuron, order, index, outcome.kind, outcome.reason, outcome.records, outcome.shortened
             )
-        values = outcome.reply.expected or scores.values
+        values = scores.values
         return Review(
             layer,
             neuron,
@@ -163,7 +164,7 @@ class Reviewers:
         temperature: float | None,
         texts: Sequence[str],
         render: Render,
-        read: Callable[[Reply], Any],
+        read: Callable[[Reply, bool], Any],
         schema: dict[str, Any],
     ) -> _Outcome:
         """Ask until the reply can be read, `reasks` times more than once at most."""
@@ -219,7 +220,9 @@ class Reviewers:
             if answer.reply is None:
                 kind = answer.kind if answer.kind in ("context", "moderated") else "call"
                 return _Outcome(None, None, tuple(records), shortened, kind, answer.reason or "")
-            found = read(answer.reply)
+            found = _not_whole(answer.reply, sampling.max_tokens) or read(answer.reply, structured)
+            if found is UNMATCHED:
+                return _Outcome(None, None, tuple(records), shortened, "probabilities", UNMATCHED.reason)
             if not isinstance(found, Unparsed):
                 return _Outcome(found, answer.reply, tuple(records), shortened)
             reason = found.reason
@@ -230,6 +233,19 @@ class Reviewers:
             if not fits(messages):
                 messages = first
         return _Outcome(None, None, tuple(records), shortened, "unparsed", f"unreadable reply: {reason}")
+
+
+UNMATCHED = Unparsed("its token probabilities do not spell its scores")
+"""Asking again would pay for the same: it is the server's or the tokenizer's way."""
+
+
+def _not_whole(reply: Reply, max_tokens: int) -> Unparsed | None:
+    # Thoughts that only the total tells of are not bounded by max_tokens.
+    tokens = None if reply.usage.estimated else reply.usage.completion - reply.usage.reasoning
+    reason = cut_off(reply.finish, tokens, max_tokens, unclosed=reply.unclosed)
+    if reason is None and reply.thoughts and not reply.text.strip():
+        reason = "it holds only thoughts"
+    return None if reason is None else Unparsed(reason)
 
 
 def _presented(pair: Pair, order: Order) -> tuple[str, ...]:

@@ -138,5 +138,6 @@ def _reply(value: dict[str, Any]) -> Reply:
         value["finish"],
         None if expected is None else tuple(expected),
         value.get("thoughts", ""),
+        value.get("unclosed", False),
         tuple(value.get("adapted", ())),
     )

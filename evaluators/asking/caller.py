@@ -171,8 +171,7 @@ class Caller:
 
     def _from_cache(self, key: str, reply: Reply) -> Answer:
         self.counts.cached += 1
-        record = Record(key, self.judge.name, reply.text, reply.usage, cached=True, cost=None, adapted=reply.adapted)
-        return Answer(reply, record)
+        return Answer(reply, Record(key, self.judge.name, reply.text, reply.usage, True, None, *_beside(reply)))
 
     async def _make(self, key: str, call: Call) -> Answer:
         if self._stop.is_set():
@@ -215,8 +214,7 @@ class Caller:
                 if self._cache is not None:
                     self._cache.put(key, self.judge.name, reply, cost)
                 self._tell(reply, call)
-                record = Record(key, self.judge.name, reply.text, used, cached=False, cost=cost, adapted=reply.adapted)
-                return Answer(reply, record)
+                return Answer(reply, Record(key, self.judge.name, reply.text, used, False, cost, *_beside(reply)))
         raise AssertionError("the last try returns")
 
     async def _once(self, call: Call) -> Reply:
@@ -307,3 +305,8 @@ def _sum(one: Usage, other: Usage | None) -> Usage:
 def _free(record: Record) -> Record:
     """The same call, asked for twice at once, is paid once."""
     return replace(record, cached=True, cost=None)
+
+
+def _beside(reply: Reply) -> tuple[str, tuple[str, ...]]:
+    """What a record keeps of a reply beside its text."""
+    return reply.thoughts, reply.adapted

@@ -17,11 +17,11 @@ import yaml
 from filelock import FileLock, Timeout
 
 from evaluators.errors import RunError
+from evaluators.reading.suspicion import suspicious
 from evaluators.running import metrics_file
 from evaluators.running.config import JudgeConfig
 from evaluators.running.settings import differences, dump
 from evaluators.samples import Pair
-from evaluators.suspicion import suspicious
 from evaluators.values import Judgement, Record
 
 VERDICTS = "verdicts.jsonl"

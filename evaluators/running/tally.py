@@ -78,6 +78,9 @@ class Tally:
         self.unscored_reviews: Counter[str] = Counter()
         self.reviews = 0
         self.shortened = 0
+        self.thoughts = 0
+        """Replies before which the model thought, and the characters of their thoughts."""
+        self.thoughts_length = 0
         self.suspicious: Counter[str] = Counter()
         self.suspicious_samples = 0
         self.confusion: Counter[tuple[int, int | None]] = Counter()
@@ -116,6 +119,7 @@ class Tally:
             "reviews": self.reviews,
             "unscored_reviews": dict(self.unscored_reviews),
             "shortened": self.shortened,
+            "thoughts": {"replies": self.thoughts, "characters": self.thoughts_length},
             "suspicious": {"samples": self.suspicious_samples, **self.suspicious},
             "agreement": asdict(agreement(self.confusion)) if self.confusion else None,
             "confusion": [
@@ -132,6 +136,9 @@ class Tally:
 
     def _calls(self, layer: int, calls: Iterable[Mapping[str, Any]]) -> None:
         for call in calls:
+            thoughts = call.get("thoughts", "")  # records of earlier versions have none
+            self.thoughts += bool(thoughts)
+            self.thoughts_length += len(thoughts)
             self.total.add(call)
             self.by_judge.setdefault(call["judge"], Spent()).add(call)
             self.by_layer.setdefault(layer, Spent()).add(call)

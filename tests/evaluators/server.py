@@ -34,7 +34,8 @@ class Server:
     """`faults` maps the number of a request (from 0) to what goes wrong with it:
 
     status and headers (an error), "drop" (the connection is closed), "hang" (no reply for so many seconds), "slow" (the
-    body trickles for so many seconds), "cut" (half a body), "text" (another content), "usage" (another usage).
+    body trickles for so many seconds), "cut" (half a body), "text" (another content), "message_fields" (beside it),
+    "usage" (another usage).
     """
 
     def __init__(self) -> None:
@@ -111,7 +112,7 @@ class Server:
                     return
                 text = fault.get("text", server.reply(body))
                 usage = fault.get("usage", {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110})
-                message = {"role": "assistant", "content": text}
+                message = {"role": "assistant", "content": text, **fault.get("message_fields", {})}
                 choice = {"index": 0, "message": message, "finish_reason": fault.get("finish", "stop")}
                 if body.get("logprobs"):
                     choice["logprobs"] = fault.get("logprobs")

@@ -20,7 +20,7 @@ from evaluators.asking.money import Budget, BudgetError, Price, Prices
 from evaluators.errors import ConfigError, RunError
 from evaluators.judges import CallError
 from evaluators.messages import Call, Message, Place, Reply, Sampling
-from evaluators.probabilities import Token, expectation, expected_score
+from evaluators.reading.probabilities import Token, expectation, expected_score
 from evaluators.values import Usage
 from tests.evaluators.fakes import PAIR, FakeJudge
 
@@ -229,7 +229,7 @@ def test_expected_scores_by_hand():
         {},
         {"6": math.log(0.9), "9": math.log(0.1)},
     ]
-    tokens = [Token(piece, top) for piece, top in zip(pieces, tops, strict=True)]
+    tokens = [Token(piece.encode(), top) for piece, top in zip(pieces, tops, strict=True)]
     spans = ((22, 23), (46, 47))
     assert expected_score(text, spans, tokens, (1, 9)) == pytest.approx(((0.6 * 8 + 0.2 * 4) / 0.8, 0.9 * 6 + 0.1 * 9))
     assert expected_score("other", spans, tokens, (1, 9)) is None

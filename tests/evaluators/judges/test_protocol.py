@@ -52,7 +52,7 @@ def _tiny(folder: Path, server: Server) -> str:
 
 
 EXAMPLES = {
-    "scripted": Example(_script, "hello", "as the script says", None),
+    "scripted": Example(_script, "hello", "as the script says", None, estimated=True),
     "simulated": Example(lambda folder, server: "simulated:gap=1", None, None, None),
     "openai": Example(lambda folder, server: "openai:m", REVIEW, "HTTP 400: as the server says", {"top_k": 5}),
     "hf": Example(_tiny, None, "cannot write this", {"x": 1}),

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from evaluators.parsing import Scores, Unparsed, parse_scores
-from evaluators.role_parsing import parse_roles
+from evaluators.reading.roles import parse_roles
+from evaluators.reading.scores import Scores, Unparsed, parse_scores
 
 SCALE = (1, 10)
 
