@@ -63,6 +63,8 @@ class OpenAI:
         self._asked = refusals.Asked(f"openai:{argument}", url, backend.key_env, bool(key), "")
         self._mask = Mask(key)
         self._options = backend.options
+        beside = {"headers": backend.options.get("extra_headers"), "params": backend.options.get("extra_query")}
+        self._beside: Any = {name: texts for name, texts in beside.items() if texts}
         self._timeout_s = backend.timeout_s
         self._client = client(url, key, backend.timeout_s)
         known = models().get(argument)
@@ -110,21 +112,16 @@ class OpenAI:
             self._manners = self._manners.learned_from(manners)
         if "logprobs" in manners.without and call.sampling.probabilities and call.place.task == "review":
             raise RunError(f"openai:{self.name} gives no token probabilities; use --scores text")
-        found = reply.read(body, call, f"openai:{self.name}")
-        return replace(found, adapted=manners.differences(call))
+        return reply.read(body, call, f"openai:{self.name}", adapted=manners.differences(call))
 
     async def _post(self, request: dict[str, Any]) -> _Response:
         """Raises CallError where nothing comes back."""
-        options: Any = {
-            "headers": self._options.get("extra_headers", {}),
-            "params": self._options.get("extra_query", {}),
-        }
         late = f"no reply within {self._timeout_s:g} s"
         try:
             async with asyncio.timeout(self._timeout_s):  # the SDK's own is per read: a slow body would pass it
                 # `post` is what `chat.completions.create` calls; its checks of our types take as long as all else.
                 response = await self._client.post(
-                    "/chat/completions", body=request, cast_to=self._httpx.Response, options=options
+                    "/chat/completions", body=request, cast_to=self._httpx.Response, options=self._beside
                 )
         except (TimeoutError, self._openai.APITimeoutError) as error:
             raise CallError(late, kind="outage") from error

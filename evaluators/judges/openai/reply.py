@@ -39,7 +39,7 @@ def error_in(body: Any) -> Told | None:
     return None
 
 
-def read(body: Any, call: Call, judge: str) -> Reply:
+def read(body: Any, call: Call, judge: str, *, adapted: tuple[str, ...]) -> Reply:
     """The reply in a completion.
 
     Raises:
@@ -68,6 +68,7 @@ def read(body: Any, call: Call, judge: str) -> Reply:
         finish,
         _expected(text, choice, call, judge),
         thoughts=thoughts,
+        adapted=adapted,
     )
 
 
