@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from evaluators.reading import json_scores, layouts
 from evaluators.reading.confidence import stated_confidence
@@ -21,6 +21,7 @@ from evaluators.reading.plain import quotations, without_quotations
 
 LONGEST = 100_000
 """Of a longer reply only the end is read."""
+_SEVERAL = "it gives several scores, and which of them is final cannot be told"
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def _last_of_asked(plain: str, text: str, mentions: list[Mention], count: int) -
         is_cited = any(len(group) >= count and layouts.goes_on(text, group[-1].end) for group in groups)
         return Unparsed("its scores stand within a sentence, as a citation would") if is_cited else None
     if _contradicts(later, verdict):
-        return Unparsed("it gives several scores, and which of them is final cannot be told")
+        return Unparsed(_SEVERAL)
     last = max(mention.end for mention in verdict)
     for start, end in quotations(text[last:]):
         # A whole verdict in quotation marks that nothing introduces may be the judge's own.
@@ -184,36 +185,41 @@ def _agreed(plain: str, text: str, scale: Scale, count: int) -> Sequence[Mention
     wanted = set(range(1, count + 1))
     labelled = [mention for mention in of_tables if mention.labelled]
     bare = [mention for mention in of_tables if not mention.labelled]
+    aside: list[Mention] = []
+    """What stands within a sentence, or below a heading that may call it something else."""
     for group in _groups(plain, text, told(rest, text, scale, count)):
-        if layouts.goes_on(text, group[-1].end):
-            continue
         above = layouts.preceding_line(plain, group[0].start)
         is_headed = layouts.is_heading_of_scores(above)
-        labelled += [mention for mention in group if mention.labelled or is_headed]
-        if not layouts.is_other_heading(above):
-            bare += [mention for mention in group if not mention.labelled and not is_headed]
+        is_inset = layouts.goes_on(text, group[-1].end)
+        for mention in group:
+            if mention.labelled or is_headed:
+                (aside if is_inset else labelled).append(replace(mention, labelled=True))
+            else:
+                (aside if is_inset or layouts.is_other_heading(above) else bare).append(mention)
     finals = [mention for mention in labelled if mention.final]
     for chosen in (finals, labelled):
         if {mention.who for mention in chosen} == wanted:
-            return _same(chosen, wanted)
+            last = max(mention.start for mention in chosen)
+            return _same(chosen, wanted, [one for one in [*aside, *labelled] if one.labelled and one.start > last])
     listed = [*layouts.sections(rest, text, scale)] if count == 2 else []
     if listed and {mention.who for mention in listed} == wanted:
-        return _same(listed, wanted)
+        return _same(listed, wanted, labelled)
     if {mention.who for mention in bare} == wanted and not labelled:
-        return _same(bare, wanted)
+        return _same(bare, wanted, aside)
     missing = sorted(wanted - {mention.who for mention in [*labelled, *bare]})
     named = f" of Assistant {missing[0]}" if 0 < len(missing) < count else ""
     return Unparsed(f"it holds no score{named}" if missing else "its scores are not told in one way")
 
 
-def _same(mentions: Sequence[Mention], wanted: set[int]) -> Sequence[Mention] | Unparsed:
+def _same(mentions: Sequence[Mention], wanted: set[int], others: Sequence[Mention]) -> Sequence[Mention] | Unparsed:
+    """One mention of each, if all of them, and the others too, say the same."""
     chosen = []
     for number in wanted:
         own = [mention for mention in mentions if mention.who == number]
         if len({(mention.value.number, mention.value.reason) for mention in own}) > 1:
-            return Unparsed("it gives several scores, and which of them is final cannot be told")
+            return Unparsed(_SEVERAL)
         chosen.append(own[-1])
-    return chosen
+    return Unparsed(_SEVERAL) if _contradicts(others, chosen) else chosen
 
 
 def _evidence(text: str) -> str:

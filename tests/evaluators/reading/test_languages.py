@@ -37,7 +37,16 @@ OF_TEN = {
     "hindi": ["10 में से {}", "{} अंक", "10 अंकों में से {} अंक", "{}/10"],
 }
 NOT_ONE = {
-    "english": ["{} to 9", "{} or 9", "{}, maybe 9", "{}...9", "about {}", "{} and a half", "between {} and 9", "{} or nine"],
+    "english": [
+        "{} to 9",
+        "{} or 9",
+        "{}, maybe 9",
+        "{}...9",
+        "about {}",
+        "{} and a half",
+        "between {} and 9",
+        "{} or nine",
+    ],
     "chinese": ["{}至9分", "{}到9分", "{}或9", "{}分左右", "{}分半", "约{}分", "{}%"],
     "japanese": ["{}から9", "{}か9", "{}〜9点", "{}点くらい", "約{}点", "{}点以上"],
     "korean": ["{}점 또는 9점", "{}~9점", "{}점에서 9점", "약 {}점", "{}점 정도"],
@@ -108,15 +117,67 @@ def test_digits_of_other_scripts_are_digits(digits):
 
 @pytest.mark.parametrize(
     ("written", "meant"),
-    [("8½", 8.5), ("8 ½", 8.5), ("8¼", 8.25), ("8·5", 8.5), ("8,5", 8.5), ("٨٫٥", 8.5), ("８．５", 8.5), ("⑧", 8)]
-    + [(r"$\boxed{8}$", 8), (r"\textbf{8}", 8), (r"\frac{8}{10}", 8), (r"\(8\)", 8), ("<8>", 8), ("[[8]]", 8)]
-    + [("eight (8)", 8), ("acht (8)", 8), ("huit (8)", 8), ("ocho (8)", 8), ("восемь (8)", 8), ("八（8）", 8)]
-    + [("8 (eight)", 8), ("8 (on a scale of 1 to 10)", 8), ("8 on a 1-10 scale", 8), ("<b>8</b>", 8), ("8\u200f", 8)]
-    + [(".8", None), ("8,500", None), ("8+", None), ("8-", 8), ("-8", None), ("8e1", None), ("8th", None), ("8x", None)]
-    + [("8¹", None), ("10²", None), ("~~7~~ 8", None), ("<s>7</s> 8", None), (r"\sqrt{64}", None), ("eight (9)", None)]
-    + [("8 (nine)", None), ("8 (up from 7)", None), ("≥8", None), ("<8", None), ("~8", None), ("8…", None), ("🔟", None)]
-    + [("8:6", None), ("8 1/2", None), ("8;9", None), ("8 9", None), ("8 (on a scale of 1 to 100)", None), ("0.8", None)]
-    + [("VIII", None), ("eight", None), ("B+", None), ("8%", None), ("80 %", None), ("0", None), ("11", None)],
+    [
+        ("8½", 8.5),
+        ("8 ½", 8.5),
+        ("8¼", 8.25),
+        ("8·5", 8.5),
+        ("8,5", 8.5),
+        ("٨٫٥", 8.5),
+        ("８．５", 8.5),
+        ("⑧", 8),
+        (r"$\boxed{8}$", 8),
+        (r"\textbf{8}", 8),
+        (r"\frac{8}{10}", 8),
+        (r"\(8\)", 8),
+        ("<8>", 8),
+        ("[[8]]", 8),
+        ("eight (8)", 8),
+        ("acht (8)", 8),
+        ("huit (8)", 8),
+        ("ocho (8)", 8),
+        ("восемь (8)", 8),
+        ("八（8）", 8),
+        ("8 (eight)", 8),
+        ("8 (on a scale of 1 to 10)", 8),
+        ("8 on a 1-10 scale", 8),
+        ("<b>8</b>", 8),
+        ("8\u200f", 8),
+        (".8", None),
+        ("8,500", None),
+        ("8+", None),
+        ("8-", 8),
+        ("-8", None),
+        ("8e1", None),
+        ("8th", None),
+        ("8x", None),
+        ("8¹", None),
+        ("10²", None),
+        ("~~7~~ 8", None),
+        ("<s>7</s> 8", None),
+        (r"\sqrt{64}", None),
+        ("eight (9)", None),
+        ("8 (nine)", None),
+        ("8 (up from 7)", None),
+        ("≥8", None),
+        ("<8", None),
+        ("~8", None),
+        ("8…", None),
+        ("🔟", None),
+        ("8:6", None),
+        ("8 1/2", None),
+        ("8;9", None),
+        ("8 9", None),
+        ("8 (on a scale of 1 to 100)", None),
+        ("0.8", None),
+        ("VIII", None),
+        ("eight", None),
+        ("B+", None),
+        ("8%", None),
+        ("80 %", None),
+        ("0", None),
+        ("11", None),
+    ],
 )
 def test_a_number_is_read_right_or_not_at_all(written, meant):
     found = read(f"Score of Assistant 1: {written}\nScore of Assistant 2: 6")

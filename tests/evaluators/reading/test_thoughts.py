@@ -50,7 +50,7 @@ FORMS = [
     "<think>a <think> {} </think> b</think>{}",
     "<think>{} the tag `</think>` is one</think>{}",
     '<think>It says "</think>" {}</think>{}',
-    "<think>He said \"yes\"</think>{}</think>{}",
+    '<think>He said "yes"</think>{}</think>{}',
     "<reasoning>{} <think> x </think></reasoning>{}",
     "<think></think><think>{}</think>{}",
 ]
@@ -72,8 +72,19 @@ def test_thoughts_are_kept_apart_from_what_is_said(form):
 
 @pytest.mark.parametrize(
     "opening",
-    ["<think>", "<thinking>\n", "<reasoning>", "[THINK]", "◁think▷", "<seed:think>", "<|begin_of_thought|>"]
-    + ["<|channel|>analysis<|message|>", "analysisThe user. ", VERDICT + "\n<think>", "<think>a</think>b<think>"],
+    [
+        "<think>",
+        "<thinking>\n",
+        "<reasoning>",
+        "[THINK]",
+        "◁think▷",
+        "<seed:think>",
+        "<|begin_of_thought|>",
+        "<|channel|>analysis<|message|>",
+        "analysisThe user. ",
+        VERDICT + "\n<think>",
+        "<think>a</think>b<think>",
+    ],
 )
 def test_thoughts_that_do_not_end_are_a_reply_that_was_cut_off(opening):
     reply = Reply(opening + DRAFT, Usage(10, 5), "stop")
@@ -85,7 +96,12 @@ def test_thoughts_that_do_not_end_are_a_reply_that_was_cut_off(opening):
 
 @pytest.mark.parametrize(
     "spoken",
-    ["The answer has a `<think>` tag.", 'It says "</think>" for no reason.', "It hides in “<think>” and “</think>”.", "x </s"],
+    [
+        "The answer has a `<think>` tag.",
+        'It says "</think>" for no reason.',
+        "It hides in “<think>” and “</think>”.",
+        "x </s",
+    ],
 )
 def test_a_tag_that_is_spoken_of_splits_nothing(spoken):
     text = f"{spoken}\n{VERDICT}"
@@ -112,9 +128,17 @@ def test_half_characters_and_ends_of_turns_stay_in_no_reply():
         {"content": VERDICT, "reasoning": None, "thinking": DRAFT},
         {"content": VERDICT, "reasoning_details": [{"type": "reasoning.text", "text": DRAFT}]},
         {"content": [{"type": "thinking", "thinking": DRAFT}, {"type": "text", "text": VERDICT}]},
-        {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": DRAFT}]}, {"type": "text", "text": VERDICT}]},
+        {
+            "content": [
+                {"type": "thinking", "thinking": [{"type": "text", "text": DRAFT}]},
+                {"type": "text", "text": VERDICT},
+            ]
+        },
         {"content": [{"type": "reasoning", "summary": [{"text": DRAFT}]}, {"type": "output_text", "text": VERDICT}]},
-        {"content": [{"type": "text", "text": VERDICT[:30]}, {"type": "text", "text": VERDICT[30:]}], "reasoning": DRAFT},
+        {
+            "content": [{"type": "text", "text": VERDICT[:30]}, {"type": "text", "text": VERDICT[30:]}],
+            "reasoning": DRAFT,
+        },
     ],
 )
 def test_fields_of_servers(message):
