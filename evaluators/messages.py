@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from evaluators.reading.thoughts import split, whole
 from evaluators.samples import Pair
 from evaluators.values import Order, Review, Role, Usage
 
@@ -70,7 +71,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Reply:
-    """What a judge said."""
+    """What a judge said. Thoughts are split off its text as it is made, whichever judge made it and in what form."""
 
     text: str
     usage: Usage
@@ -79,6 +80,14 @@ class Reply:
     expected: tuple[float, ...] | None = None
     """Expected scores under the token probabilities, in the order shown; None where the judge gives none."""
     thoughts: str = ""
-    """What the model thought before it, where the server tells thoughts apart."""
+    """What the model thought before it answered: kept, and read by nobody."""
+    unclosed: bool = False
+    """It ends within its thoughts."""
     adapted: tuple[str, ...] = ()
     """What was not sent as asked for, because the server does not take it: "no seed"."""
+
+    def __post_init__(self) -> None:
+        said = split(self.text)
+        object.__setattr__(self, "text", said.text)
+        object.__setattr__(self, "thoughts", "\n".join(filter(None, (whole(self.thoughts), said.thoughts))))
+        object.__setattr__(self, "unclosed", self.unclosed or said.unclosed)

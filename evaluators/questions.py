@@ -11,7 +11,8 @@ from evaluators.asking.fitting import fit
 from evaluators.errors import RunError
 from evaluators.judges import NoSchemaError
 from evaluators.messages import Call, Message, Place, Reply, Sampling
-from evaluators.parsing import Scale, Unparsed
+from evaluators.reading.ending import cut_off
+from evaluators.reading.scores import Scale, Unparsed
 from evaluators.values import Record
 
 Render = Callable[[Sequence[str], bool], tuple[Message, ...]]
@@ -19,6 +20,8 @@ Render = Callable[[Sequence[str], bool], tuple[Message, ...]]
 
 _TOKENS_OF_FORMAT = 32
 """Tokens that a chat template adds, at most."""
+UNMATCHED = Unparsed("its token probabilities do not spell its scores")
+"""Asking again would pay for the same: it is the server's or the tokenizer's way."""
 _MOST_ROOM = 8
 """Times --max-tokens that a reply may have in the end, after others were cut off."""
 
@@ -47,7 +50,7 @@ class Outcome:
     reply: Reply | None
     records: tuple[Record, ...]
     shortened: int
-    kind: Literal["unparsed", "call", "context", "moderated", "internal"] = "unparsed"
+    kind: Literal["unparsed", "probabilities", "call", "context", "moderated", "internal"] = "unparsed"
     reason: str = ""
     trace: str | None = None
 
@@ -64,7 +67,7 @@ class Question:
         manner: Manner,
         texts: Sequence[str],
         render: Render,
-        read: Callable[[Reply], Any],
+        read: Callable[[Reply, bool], Any],
         again: Callable[[str, bool], str],
         schema: dict[str, Any],
         records: list[Record],
@@ -72,7 +75,7 @@ class Question:
     ) -> None:
         """Arguments that are functions:
 
-        read: from a reply to what is in it, or Unparsed.
+        read: from a reply, and whether a schema was sent, to what is in it, or Unparsed.
         again: from the reason why a reply could not be read, and whether a schema is sent, to what the judge is told.
 
         records: takes those of all calls, as they are made.
@@ -132,13 +135,16 @@ class Question:
             if answer.reply is None:
                 kind = "call" if answer.kind in ("rate", "outage") else answer.kind
                 return Outcome(None, None, tuple(records), self._shortened, kind, answer.reason or "", answer.trace)
-            found = self._read(answer.reply)
+            cut = self._cut_off(answer.reply)
+            found = self._read(answer.reply, self._structured) if cut is None else cut
+            if found is UNMATCHED:
+                return Outcome(None, None, tuple(records), self._shortened, "probabilities", UNMATCHED.reason)
             if not isinstance(found, Unparsed):
                 return Outcome(found, answer.reply, tuple(records), self._shortened)
             reason = found.reason
             attempt += 1
             left -= not (self._again_after_cache and answer.record.cached)
-            if answer.reply.finish != "length":
+            if cut is None:
                 problem = Message("user", self._again(reason, self._structured))
                 messages = (*self._first, Message("assistant", answer.reply.text or "(nothing)"), problem)
                 if not self._fits(messages):
@@ -148,6 +154,14 @@ class Question:
             else:
                 break  # cut off, and no more room: the same would come of the same
         return Outcome(None, None, tuple(records), self._shortened, "unparsed", f"unreadable reply: {reason}")
+
+    def _cut_off(self, reply: Reply) -> Unparsed | None:
+        # Thoughts that only the total tells of are not bounded by max_tokens.
+        tokens = None if reply.usage.estimated else reply.usage.completion - reply.usage.reasoning
+        reason = cut_off(reply.finish, tokens, self._call.sampling.max_tokens, unclosed=reply.unclosed)
+        if reason is None and reply.thoughts and not reply.text.strip():
+            reason = "it holds only thoughts"
+        return None if reason is None else Unparsed(reason)
 
     async def _once(self, messages: tuple[Message, ...], attempt: int) -> Answer:
         try:

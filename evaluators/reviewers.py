@@ -9,10 +9,10 @@ from typing import Any
 
 from evaluators.asking.caller import Caller
 from evaluators.messages import Message, Place, Reply
-from evaluators.parsing import Scale, Scores, Unparsed, parse_scores
 from evaluators.prompts import Prompts, Seen, Texts
-from evaluators.questions import Manner, Outcome, Question, Render
-from evaluators.role_parsing import parse_roles
+from evaluators.questions import UNMATCHED, Manner, Outcome, Question, Render
+from evaluators.reading.roles import parse_roles
+from evaluators.reading.scores import Scale, Scores, Unparsed, parse_scores
 from evaluators.samples import Pair
 from evaluators.storing import clean
 from evaluators.values import Failure, Layer, Order, Record, Review, Role
@@ -60,9 +60,7 @@ class Reviewers:
                 pair.family, texts.rebuilt(flat), exact=exact, most=at_most, structured=structured
             )
 
-        def read(reply: Reply) -> tuple[Role, ...] | Unparsed:
-            if reply.finish == "length":
-                return _cut_off(reply)
+        def read(reply: Reply, _: bool) -> tuple[Role, ...] | Unparsed:
             return parse_roles(reply.text) or Unparsed("it names no perspective")
 
         place = Place(pair, "roles")
@@ -108,10 +106,12 @@ class Reviewers:
                 confidence=self._manner.confidence,
             )
 
-        def read(reply: Reply) -> Scores | Unparsed:
-            if reply.finish == "length" and reply.expected is None:
-                return _cut_off(reply)
-            return parse_scores(reply.text, scale, count=count)
+        def read(reply: Reply, structured: bool) -> Scores | Unparsed:
+            scores = parse_scores(reply.text, scale, count=count, structured=structured)
+            if isinstance(scores, Scores) and self._manner.probabilities:
+                # Written and expected scores are two scales, which one verdict must not mix.
+                return UNMATCHED if reply.expected is None else replace(scores, values=reply.expected)
+            return scores
 
         outcome = await self._ask(
             self.caller(layer, neuron),
@@ -125,7 +125,7 @@ class Reviewers:
         scores = outcome.read
         if scores is None or outcome.reply is None:
             return _failure(place, outcome)
-        values = outcome.reply.expected or scores.values
+        values = scores.values
         return Review(
             layer,
             neuron,
@@ -146,7 +146,7 @@ class Reviewers:
         temperature: float | None,
         texts: Sequence[str],
         render: Render,
-        read: Callable[[Reply], Any],
+        read: Callable[[Reply, bool], Any],
         schema: dict[str, Any],
     ) -> Outcome:
         def again(reason: str, structured: bool) -> str:
@@ -171,10 +171,6 @@ class Reviewers:
         question.drawn(self._draws[copies])
         self._draws[copies] += 1
         return await question.answered()
-
-
-def _cut_off(reply: Reply) -> Unparsed:
-    return Unparsed(f"it was cut off after {reply.usage.completion} tokens (--max-tokens)")
 
 
 def _failure(place: Place, outcome: Outcome) -> Failure:

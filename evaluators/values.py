@@ -50,6 +50,8 @@ class Record:
     cached: bool
     cost: str | None
     """In USD, exact; None: unpriced, or the call came from the cache and cost nothing now."""
+    thoughts: str = ""
+    """Of the reply: kept, and read by nobody."""
     adapted: tuple[str, ...] = ()
     """What was not sent as asked for, because the server does not take it: "no seed"."""
 
@@ -80,7 +82,7 @@ class Failure:
     neuron: int
     order: Order
     index: int
-    kind: Literal["unparsed", "call", "context", "moderated", "internal"]
+    kind: Literal["unparsed", "probabilities", "call", "context", "moderated", "internal"]
     reason: str
     calls: tuple[Record, ...] = ()
     shortened: int = 0

@@ -170,5 +170,6 @@ def _reply(text: str | None) -> Reply | None:
         value["finish"],
         None if expected is None else tuple(expected),
         value.get("thoughts", ""),
+        value.get("unclosed", False),
         tuple(value.get("adapted", ())),
     )

@@ -211,8 +211,7 @@ class Caller:
     def _from_cache(self, key: str, call: Call, reply: Reply) -> Answer:
         self.counts.cached += 1
         self._ledger.from_cache(self.judge.name, call.place.layer)
-        record = Record(key, self.judge.name, reply.text, reply.usage, cached=True, cost=None, adapted=reply.adapted)
-        return Answer(reply, record)
+        return Answer(reply, Record(key, self.judge.name, reply.text, reply.usage, True, None, *_beside(reply)))
 
     async def _make(self, key: str, call: Call) -> Answer:
         assert self._cache is not None
@@ -257,8 +256,7 @@ class Caller:
                 self.counts.calls += 1
                 self._tell(reply, call)
                 cost = None if self.price is None else str(self.price.of(used))
-                record = Record(key, self.judge.name, reply.text, used, cached=False, cost=cost, adapted=reply.adapted)
-                return Answer(reply, record)
+                return Answer(reply, Record(key, self.judge.name, reply.text, used, False, cost, *_beside(reply)))
 
     async def _once(self, call: Call) -> Reply:
         asked = sum(self.judge.count_tokens(message.content) for message in call.messages)
@@ -315,7 +313,9 @@ class Caller:
         """Of the judge, and clean: it can be stored. Whatever a judge raises fails this call alone."""
         try:
             reply = await self.judge.ask(call)
-            return replace(reply, text=clean(reply.text), thoughts=clean(reply.thoughts))
+            text, thoughts = clean(reply.text), clean(reply.thoughts)
+            is_clean = text is reply.text and thoughts is reply.thoughts
+            return reply if is_clean else replace(reply, text=text, thoughts=thoughts)
         except (CallError, RunError):
             raise
         except Exception as error:
@@ -353,3 +353,8 @@ def _sum(one: Usage, other: Usage | None) -> Usage:
         one.estimated or other.estimated,
         one.reasoning + other.reasoning,
     )
+
+
+def _beside(reply: Reply) -> tuple[str, tuple[str, ...]]:
+    """What a record keeps of a reply beside its text."""
+    return reply.thoughts, reply.adapted

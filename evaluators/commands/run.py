@@ -19,6 +19,9 @@ def main(argv: Sequence[str], *, prog: str) -> int:
     network = run.network
     say(f"data        {config.data}: {run.total:,} samples")
     say(f"judge       {printable(', '.join(judge.text for judge in config.judge))}")
+    for place in dict.fromkeys(getattr(judge, "where", "") for judge in run.judges):
+        if place:
+            say(f"server      {printable(place)}")
     width = network.width if network.roles is None else len(network.roles) or network.width or 1
     say(
         f"network     {config.network.preset}: {width or f'{network.min_roles} to {network.max_roles}'} neurons x "

@@ -56,6 +56,8 @@ class Backend:
     """What a judge may be told beside its argument."""
 
     base_url: str | None = None
+    url_flag: str = "--base-url"
+    """Who named it, for errors."""
     key_env: str | None = "OPENAI_API_KEY"
     """Environment variable that holds the key; None: none is sent."""
     timeout_s: float = 120.0

@@ -14,10 +14,12 @@ from typing import Any
 from evaluators.errors import ConfigError
 from evaluators.judges import Abilities, Backend, CallError, judge
 from evaluators.messages import Call, Message, Reply, folded
-from evaluators.probabilities import expectation
+from evaluators.reading.ending import LAID
+from evaluators.reading.probabilities import expectation
+from evaluators.reading.thoughts import split
 from evaluators.values import Usage
 
-_SCORE_LINE = re.compile(r"\n?[^\n]*\bscore(?: of (?:the )?assistant [12])?\W*[:=]", re.IGNORECASE)
+_SCORE_LINE = re.compile(r"^[^\n]{0,80}\bscore(?: of (?:the )?assistant [12])?[^\w\n:=]{0,8}[:=]", re.I | re.M)
 
 
 @dataclass
@@ -111,11 +113,12 @@ class HuggingFace:
         replies = [Reply(*reply) for reply in zip(texts, usages, finishes, strict=True)]
         # Single responses have one score line, pairs two: only alike ones can be scored together.
         for count in (1, 2):
-            rows = [row for row, call in enumerate(calls) if _scores_asked(call) == count]
+            # A reply that was cut off within its thoughts has not come to a judgement yet.
+            rows = [row for row, call in enumerate(calls) if _scores_asked(call) == count and not replies[row].unclosed]
             if rows:
                 scored = self._expected([(calls[row], prompts[row], texts[row]) for row in rows], count)
                 for row, (text, expected) in zip(rows, scored, strict=True):
-                    replies[row] = Reply(text, usages[row], "stop", expected)
+                    replies[row] = Reply(text, usages[row], LAID, expected)
         return replies
 
     def _generate(self, prompts: Sequence[str], calls: Sequence[Call]) -> tuple[list[str], list[str], list[int]]:
@@ -154,7 +157,8 @@ class HuggingFace:
         names = ["Score"] if count == 1 else ["Score of Assistant 1", "Score of Assistant 2"]
         texts = []
         for _, _, text in written:
-            line = _SCORE_LINE.search(text)
+            said = text.rfind(split(text).text)
+            line = _SCORE_LINE.search(text, max(said, 0))
             texts.append((text[: line.start()] if line else text).rstrip())
         expected: list[tuple[float, ...]] = [()] * len(written)
         for name in names:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import tyro
 
@@ -223,12 +223,20 @@ class JudgeConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "fields", tuple(self.fields))
         object.__setattr__(self, "judge", tuple(map(JudgeSpec.load, self.judge)))
+        _check(self.limit is None or self.limit > 0, "limit", self.limit, "positive")
+        _check(self.seed is None or self.seed >= 0, "seed", self.seed, "at least 0")
+        self.network.build(len(self.judge) or 1)
+
+    def complete(self) -> Self:
+        """These settings, if a run can start with them; a file with some of them need not say all.
+
+        Raises:
+            ConfigError: no data, judge or folder is named.
+        """
         if not self.data:
             raise ConfigError("--data: name the file of samples")
         if not self.judge:
             raise ConfigError("--judge: name a judge, such as openai:gpt-4o-mini (with --base-url for your own server)")
         if not self.out and not self.money.dry_run:
             raise ConfigError("--out: name the folder of the results")
-        _check(self.limit is None or self.limit > 0, "limit", self.limit, "positive")
-        _check(self.seed is None or self.seed >= 0, "seed", self.seed, "at least 0")
-        self.network.build(len(self.judge))
+        return self

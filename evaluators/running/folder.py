@@ -20,12 +20,12 @@ from filelock import FileLock, Timeout
 
 from evaluators.asking.ledger import LEDGER, Bill, Ledger
 from evaluators.errors import RunError
+from evaluators.reading.suspicion import suspicious
 from evaluators.running import metrics_file
 from evaluators.running.config import JudgeConfig
 from evaluators.running.settings import differences, dump
 from evaluators.samples import Pair
 from evaluators.storing import clean, json_line, without_half_line, write_whole
-from evaluators.suspicion import suspicious
 from evaluators.values import Failure, Judgement, Record, Verdict
 
 VERDICTS = "verdicts.jsonl"

@@ -80,7 +80,7 @@ class Run:
 
     def __init__(self, config: JudgeConfig) -> None:
         """Raises UserError for anything that would stop the run later: judges, prompts, prices, data."""
-        self.config = config
+        self.config = config.complete()
         self.network: Network = config.network.build(len(config.judge))
         self.prompts = Prompts(_path(config.template), _path(config.families))
         self.prices = Prices(_path(config.money.prices))
@@ -115,6 +115,7 @@ class Run:
         key_env = spec.key_env or server.key_env or ("OPENAI_API_KEY" if spec.base_url is None else None)
         return Backend(
             base_url=spec.base_url or server.base_url,
+            url_flag="--base-url" if spec.base_url is None else f"--judge {spec.name} at",
             key_env=key_env,
             timeout_s=spec.timeout or server.timeout,
             seed=self.config.seed or 0,

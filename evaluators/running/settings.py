@@ -47,7 +47,7 @@ def parse(argv: Sequence[str], *, prog: str, kind: type[ConfigT] = JudgeConfig) 
     if file is not None:
         stored = load(file)
         default["default"] = kind(**{item.name: getattr(stored, item.name) for item in dataclasses.fields(stored)})
-    return tyro.cli(kind, args=flags, prog=prog, config=(tyro.conf.OmitArgPrefixes,), **default)
+    return tyro.cli(kind, args=flags, prog=prog, config=(tyro.conf.OmitArgPrefixes,), **default).complete()
 
 
 def load(path: Path) -> JudgeConfig:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -50,6 +50,9 @@ class Tally:
         self.unscored_reviews: Counter[str] = Counter()
         self.reviews = 0
         self.shortened = 0
+        self.thoughts = 0
+        """Replies before which the model thought, and the characters of their thoughts."""
+        self.thoughts_length = 0
         self.suspicious: Counter[str] = Counter()
         self.suspicious_samples = 0
         self.confusion: Counter[tuple[int, int | None]] = Counter()
@@ -75,6 +78,8 @@ class Tally:
                 self.reviews += 1
                 if "reason" in item:
                     self._count(self.unscored_reviews, item["reason"])
+                self._count_thoughts(item["calls"])
+        self._count_thoughts(record["roles_calls"])
 
     @property
     def total(self) -> Spent:
@@ -90,6 +95,7 @@ class Tally:
             "reviews": self.reviews,
             "unscored_reviews": dict(self.unscored_reviews),
             "shortened": self.shortened,
+            "thoughts": {"replies": self.thoughts, "characters": self.thoughts_length},
             "suspicious": {"samples": self.suspicious_samples, **self.suspicious},
             "agreement": asdict(agreement(self.confusion)) if self.confusion else None,
             "confusion": [
@@ -103,6 +109,12 @@ class Tally:
                 for layer, spent in self.bill.by_layer.items()
             },
         }
+
+    def _count_thoughts(self, calls: Iterable[Mapping[str, Any]]) -> None:
+        for call in calls:
+            thoughts = call.get("thoughts", "")  # records of earlier versions have none
+            self.thoughts += bool(thoughts)
+            self.thoughts_length += len(thoughts)
 
     def _count(self, reasons: Counter[str], reason: str) -> None:
         # Reasons quote replies, so there may be as many as samples; past a number they are counted together.

@@ -84,6 +84,8 @@ def summary_text(tally: Tally, *, seconds: float | None) -> Iterator[str]:
     yield from _reasons("            unscored: ", tally.unscored_reviews)
     if tally.shortened:
         yield f"shortened   {tally.shortened:,} samples whose prompts did not fit the context"
+    if tally.thoughts:
+        yield f"thoughts    {tally.thoughts:,} replies, {tally.thoughts_length:,} characters, kept and read by nobody"
     if tally.suspicious_samples:
         kinds = ", ".join(f"{kind} {count}" for kind, count in tally.suspicious.most_common())
         yield f"suspicious  {tally.suspicious_samples:,} samples with responses that try to judge themselves ({kinds})"

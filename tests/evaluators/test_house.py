@@ -12,10 +12,10 @@ HOUSE = Path(__file__).parents[2] / "evaluators"
 FLOORS = [
     ["errors", "storing", "values", "models"],
     ["samples", "registry", "aggregation"],
+    ["reading"],
     ["messages", "network", "benchmarks"],
     ["presets", "prompts"],
-    ["parsing", "probabilities"],
-    ["role_parsing", "suspicion", "judges"],
+    ["judges"],
     ["asking", "statistics"],
     ["questions", "metrics"],
     ["reviewers"],

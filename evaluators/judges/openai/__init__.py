@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from evaluators.errors import ConfigError, RunError
 from evaluators.judges import Abilities, Backend, CallError, NoSchemaError, estimated_tokens, judge
 from evaluators.judges.openai import refusals, reply
-from evaluators.judges.openai.address import client, where
+from evaluators.judges.openai.address import VARIABLE, client, where
 from evaluators.judges.openai.keys import Mask, read_key
 from evaluators.judges.openai.request import Manners, build, check_options, is_about_schema, refused_option
 from evaluators.judges.openai.told import Told, from_response, one_line, shortened, what_it_is
@@ -44,7 +44,7 @@ class OpenAI:
     def __init__(self, argument: str, backend: Backend) -> None:
         if not argument:
             raise ConfigError("--judge openai: name the model, as in openai:gpt-4o-mini")
-        url, named_by = where(backend.base_url)
+        url, named_by = where(backend.base_url, backend.url_flag)
         key = read_key(backend.key_env)
         if not key and not named_by and backend.needs_key:
             raise ConfigError(f"--judge openai:{argument}: set {backend.key_env} to your key, or name a --base-url")
@@ -55,7 +55,7 @@ class OpenAI:
 
         self._openai, self._httpx = openai, httpx2
         self.name = argument
-        self.where = f"{url} (from {named_by})" if named_by and not named_by.startswith("-") else url
+        self.where = f"{url} (from {named_by})" if named_by == VARIABLE else url
         """The server, for people."""
         self.identity = f"openai:{argument}@{url}"
         if backend.options:
@@ -65,6 +65,8 @@ class OpenAI:
         self._asked = refusals.Asked(f"openai:{argument}", url, backend.key_env, bool(key), "")
         self._mask = Mask(key)
         self._options = backend.options
+        beside = {"headers": backend.options.get("extra_headers"), "params": backend.options.get("extra_query")}
+        self._beside: Any = {name: texts for name, texts in beside.items() if texts}
         self._timeout_s = backend.timeout_s
         self._client = client(url, key, backend.timeout_s)
         known = models().get(argument)
@@ -112,21 +114,16 @@ class OpenAI:
             self._manners = self._manners.learned_from(manners)
         if "logprobs" in manners.without and call.sampling.probabilities and call.place.task == "review":
             raise RunError(f"openai:{self.name} gives no token probabilities; use --scores text")
-        found = reply.read(body, call, f"openai:{self.name}")
-        return replace(found, adapted=manners.differences(call))
+        return reply.read(body, call, f"openai:{self.name}", adapted=manners.differences(call))
 
     async def _post(self, request: dict[str, Any]) -> _Response:
         """Raises CallError where nothing comes back."""
-        options: Any = {
-            "headers": self._options.get("extra_headers", {}),
-            "params": self._options.get("extra_query", {}),
-        }
         late = f"no reply within {self._timeout_s:g} s"
         try:
             async with asyncio.timeout(self._timeout_s):  # the SDK's own is per read: a slow body would pass it
                 # `post` is what `chat.completions.create` calls; its checks of our types take as long as all else.
                 response = await self._client.post(
-                    "/chat/completions", body=request, cast_to=self._httpx.Response, options=options
+                    "/chat/completions", body=request, cast_to=self._httpx.Response, options=self._beside
                 )
         except (TimeoutError, self._openai.APITimeoutError) as error:
             raise CallError(late, kind="outage") from error

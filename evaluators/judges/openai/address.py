@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import proxy_bypass
@@ -13,16 +14,18 @@ from evaluators.errors import ConfigError
 DEFAULT_URL = "https://api.openai.com/v1"
 VARIABLE = "OPENAI_BASE_URL"
 _MOST_IN_A_LABEL = 63
+_PLACE = re.compile(r"(?:\[[^\[\]]+\]|[^\[\]:]+)(?::\d*)?")
+_CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
-def where(base_url: str | None) -> tuple[str, str]:
-    """The URL to ask, and who named it: a flag, the variable, or nobody (empty).
+def where(base_url: str | None, flag: str) -> tuple[str, str]:
+    """The URL to ask, and who named it: the flag, the variable, or nobody (empty).
 
     Raises:
         ConfigError: it is none that can be asked.
     """
     if base_url is not None:
-        return checked(base_url, "--base-url"), "--base-url"
+        return checked(base_url, flag), flag
     if named := os.environ.get(VARIABLE, "").strip():
         return checked(named, VARIABLE), VARIABLE
     return DEFAULT_URL, ""
@@ -36,23 +39,28 @@ def checked(url: str, flag: str) -> str:
     """
     url = url.strip()
     scheme, colon, rest = url.partition("://")
+    public = re.split(r"[?#]", rest.rpartition("@")[2])[0]
+    shown = f"{flag} {ascii(scheme + colon + public)[1:-1]}"
+    form = "write http(s)://HOST[:PORT]/v1"
+    if not all(sign >= "!" for sign in url):
+        raise ConfigError(f"{shown}: holds a blank or a control sign; {form}")
     if not colon:
-        example = url if url and not url.startswith("/") and "@" not in url else "127.0.0.1:8000/v1"
-        raise ConfigError(f"{flag} {example}: write http://{example} or https://{example}")
-    shown = f"{flag} {scheme}://{rest.rpartition('@')[2]}".encode("ascii", "backslashreplace").decode()
+        example = f"http://{url.rstrip('/')}{'' if '/' in url else '/v1'}"
+        complete = url[:1].isalnum() and "@" not in url and ":/" not in url
+        raise ConfigError(f"{shown}: has no http:// or https://; {f'write {example}' if complete else form}")
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise ConfigError(f"{shown}: {error}; write http(s)://HOST[:PORT]/v1") from error
+        raise ConfigError(f"{shown}: {error}; {form}") from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"{shown}: write http(s)://HOST[:PORT]/v1")
+        raise ConfigError(f"{shown}: {form}")
     if parts.username is not None or parts.password is not None:
-        raise ConfigError(f"{shown}: write http(s)://HOST[:PORT]/v1, without a name or key before the host")
+        raise ConfigError(f"{shown}: {form}, without a name or key before the host")
     if parts.query or parts.fragment:
-        raise ConfigError(f"{flag} {url.partition('?')[0]}: without what follows ? or # (see extra_query of --option)")
-    if port == 0 or not _can_be_host(parts.hostname) or not all("!" <= sign <= "~" for sign in parts.path):
-        raise ConfigError(f"{shown}: no server can have this address; write http(s)://HOST[:PORT]/v1")
+        raise ConfigError(f"{shown}: what follows ? belongs in --option extra_query={{...}}; {form}")
+    if port == 0 or not _PLACE.fullmatch(parts.netloc) or not _can_be_host(parts.hostname) or not parts.path.isascii():
+        raise ConfigError(f"{shown}: no server can have this address; {form}")
     if parts.path.rstrip("/").endswith("/chat/completions"):
         raise ConfigError(f"{shown}: leave /chat/completions out; it is added")
     return url.rstrip("/")
@@ -97,15 +105,16 @@ def client(url: str, key: str, timeout_s: float) -> Any:
             f"{names}: a SOCKS proxy needs one more package: pip install socksio (or unset it, or set NO_PROXY)"
         ) from error
     except OSError as error:
-        names = _set(lambda name, _: name in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
+        missing = _set(lambda name, value: name in _CERTIFICATES and not os.path.exists(value))
+        names = missing or _set(lambda name, _: name in _CERTIFICATES)
         raise ConfigError(
             f"{names}: the certificates cannot be read: {error.strerror or 'no certificate in it'}"
         ) from error
     except Exception as error:
         names = _set(lambda name, _: name.lower().endswith("_proxy") and name.lower() != "no_proxy")
-        raise ConfigError(f"{names}: cannot be used as a proxy; write http://HOST:PORT, or unset it") from error
+        raise ConfigError(f"{names or url}: no client can be made; write proxies as http://HOST:PORT") from error
 
 
 def _set(chosen: Any) -> str:
     """Names of the variables; their values may hold passwords."""
-    return ", ".join(sorted(name for name, value in os.environ.items() if chosen(name, value))) or "the environment"
+    return ", ".join(sorted(name for name, value in os.environ.items() if chosen(name, value)))

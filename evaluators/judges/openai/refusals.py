@@ -126,7 +126,8 @@ def other(told: Told, line: str, asked: Asked) -> Exception | None:
         return CallError(line, kind="rate", retry_after_s=told.retry_after_s)
     if status >= 500:
         return CallError(line, kind="outage", retry_after_s=told.retry_after_s)
-    return CallError(line, retry=status in (408, 409, 425), retry_after_s=told.retry_after_s)
+    again = status in (408, 409, 425) or not told.has_status
+    return CallError(line, retry=again, retry_after_s=told.retry_after_s)
 
 
 def key_refused(line: str, asked: Asked) -> RunError:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
 from typing import Any
 
 from evaluators.errors import RunError
@@ -11,43 +11,18 @@ from evaluators.judges import CallError, estimated_tokens
 from evaluators.judges.openai.told import Told, from_json, one_line, shortened
 from evaluators.judges.openai.usage import completion_tokens, reported
 from evaluators.messages import Call, Reply
-from evaluators.parsing import Scores, parse_scores
-from evaluators.probabilities import Token, expected_score
+from evaluators.reading.probabilities import expected_score, tokens_from
+from evaluators.reading.scores import Scores, parse_scores
+from evaluators.reading.thoughts import from_message, split
 from evaluators.values import Usage
 
-_STOPPED = ("stop", "eos", "eos_token", "end_turn", "stop_sequence", "complete", "completed", "finished", "end")
-_CUT = (
-    "length",
-    "max_tokens",
-    "max_output_tokens",
-    "model_length",
-    "max_completion_tokens",
-    "token_limit",
-    "incomplete",
+_STOPPED = re.compile(r"stop|eos(?:_token)?|end(?:_turn)?|stop_sequence|completed?|finished")
+_CUT = re.compile(r"(?:model_)?length|max_(?:output_|completion_)?tokens|token_limit|incomplete")
+_WITHHELD = re.compile(
+    r"content[_-]filter(?:ed)?|safety|prohibited_content|recitation|blocklist|sensitive|moderation|refusal|spii|language"
+    r"|guardrail_intervened|model_armor"
 )
-_WITHHELD = (
-    *(
-        "content_filter",
-        "content-filter",
-        "content_filtered",
-        "safety",
-        "prohibited_content",
-        "recitation",
-        "blocklist",
-    ),
-    *("sensitive", "moderation", "refusal", "guardrail_intervened", "spii", "language", "model_armor"),
-)
-_BROKEN = (
-    "error",
-    "abort",
-    "aborted",
-    "cancelled",
-    "canceled",
-    "timeout",
-    "network_error",
-    "insufficient_system_resource",
-)
-_THOUGHTS = ("reasoning_content", "reasoning", "thinking", "thoughts")
+_BROKEN = re.compile(r"error|abort(?:ed)?|cancell?ed|timeout|network_error|insufficient_system_resource")
 
 
 def error_in(body: Any) -> Told | None:
@@ -55,17 +30,16 @@ def error_in(body: Any) -> Told | None:
     if not isinstance(body, Mapping):
         return None
     choice = _choice(body)
-    for holder in (body, choice):
-        if isinstance(holder, Mapping) and holder.get("error") and not _text(_get(holder, "message"))[0]:
-            if holder is body and _text(_get(choice, "message"))[0]:
-                continue
-            return from_json({"error": holder["error"]}, 200)
+    said, _ = _said(_get(choice, "message"))
+    found = next((error for holder in (body, choice) if (error := _get(holder, "error"))), None)
+    if found and not said:
+        return from_json({"error": found}, 200)
     if "choices" not in body and any(body.get(name) for name in ("detail", "message", "msg")):
         return from_json(body, 200)
     return None
 
 
-def read(body: Any, call: Call, judge: str) -> Reply:
+def read(body: Any, call: Call, judge: str, *, adapted: tuple[str, ...]) -> Reply:
     """The reply in a completion.
 
     Raises:
@@ -76,11 +50,11 @@ def read(body: Any, call: Call, judge: str) -> Reply:
     usage = reported(_get(body, "usage") or _get(body, "usageMetadata"))
     if not isinstance(message, Mapping):
         raise CallError("the reply holds no message", retry=True, usage=usage)
-    text, thoughts = _text(message)
+    text, thoughts = _said(message)
     finish = _finish(choice, body, call)
     if finish == "withheld":
         raise CallError("the server's content filter withheld the reply", kind="moderated", usage=usage)
-    if finish in _BROKEN:
+    if finish and _BROKEN.fullmatch(finish):
         raise CallError(f"the reply broke off ({finish})", retry=True, usage=usage)
     if not text.strip():
         if refusal := message.get("refusal"):
@@ -94,6 +68,7 @@ def read(body: Any, call: Call, judge: str) -> Reply:
         finish,
         _expected(text, choice, call, judge),
         thoughts=thoughts,
+        adapted=adapted,
     )
 
 
@@ -102,36 +77,9 @@ def _choice(body: Any) -> Any:
     return choices[0] if isinstance(choices, list) and choices else None
 
 
-def _text(message: Any) -> tuple[str, str]:
-    """What was said and what was thought, as text that can be stored and sent."""
-    content = _get(message, "content")
-    said, thought = ([content], []) if isinstance(content, str) else _of_parts(content)
-    for name in _THOUGHTS:
-        value = _get(message, name)
-        if isinstance(value, str) and value and value not in thought:
-            thought.append(value)
-    return _storable("".join(said)), _storable("\n".join(thought))
-
-
-def _of_parts(content: Any) -> tuple[list[str], list[str]]:
-    said: list[str] = []
-    thought: list[str] = []
-    for part in content if isinstance(content, list) else ():
-        if isinstance(part, str):
-            said.append(part)
-        elif isinstance(part, Mapping):
-            kind = part.get("type")
-            if isinstance(part.get("text"), str):
-                (thought if kind in _THOUGHTS else said).append(part["text"])
-            elif kind in _THOUGHTS:
-                inner = part.get(kind)
-                thought.extend([inner] if isinstance(inner, str) else _of_parts(inner)[0])
-    return said, thought
-
-
-def _storable(text: str) -> str:
-    """A lone half of a surrogate pair, as servers that cut an emoji send, can be neither sent nor stored."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+def _said(message: Any) -> tuple[str, str]:
+    """Text and thoughts."""
+    return from_message(message) if isinstance(message, Mapping) else ("", "")
 
 
 def _nothing(message: Mapping[str, Any], thoughts: str, usage: Usage | None) -> CallError:
@@ -140,7 +88,7 @@ def _nothing(message: Mapping[str, Any], thoughts: str, usage: Usage | None) -> 
         name = _get(_get(calls[0] if isinstance(calls, list) else {"function": calls}, "function"), "name")
         return CallError(f"the model called a tool ({one_line(str(name))[:60]}) in place of an answer", usage=usage)
     if thoughts:
-        field = next((name for name in _THOUGHTS if message.get(name)), "content")
+        field = next((name for name in ("reasoning_content", "reasoning", "thinking") if message.get(name)), "content")
         return CallError(f"the model only thought: the reply holds {field} and no text", usage=usage)
     return CallError("the reply is empty", retry=True, usage=usage)
 
@@ -149,11 +97,11 @@ def _finish(choice: Any, body: Any, call: Call) -> str | None:
     """`stop`, `length` for what was cut off whatever it is called, `withheld`, or what the server says."""
     said = _get(choice, "finish_reason")
     finish = said.lower() if isinstance(said, str) else None
-    if finish in _WITHHELD:
+    if finish and _WITHHELD.fullmatch(finish):
         return "withheld"
-    if finish in _CUT or completion_tokens(_get(body, "usage")) >= call.sampling.max_tokens:
+    if (finish and _CUT.fullmatch(finish)) or completion_tokens(_get(body, "usage")) >= call.sampling.max_tokens:
         return "length"
-    return "stop" if finish in _STOPPED else finish
+    return "stop" if finish and _STOPPED.fullmatch(finish) else finish
 
 
 def _estimate(call: Call, text: str) -> Usage:
@@ -168,29 +116,11 @@ def _expected(text: str, choice: Any, call: Call, judge: str) -> tuple[float, ..
     tokens = _get(_get(choice, "logprobs"), "content")
     if not isinstance(tokens, list) or not tokens:
         raise RunError(f"{judge} gives no token probabilities; use --scores text")
-    scores = parse_scores(text, call.scale, count=1 if call.place.pair.is_single else 2)
-    if not isinstance(scores, Scores):
-        return None
-    return expected_score(text, scores.spans, _tokens(tokens), call.scale)
-
-
-def _tokens(entries: Sequence[Any]) -> list[Token]:
-    return [Token(str(_get(entry, "token") or ""), _top(_get(entry, "top_logprobs"))) for entry in entries]
-
-
-def _top(entries: Any) -> dict[str, float]:
-    """A token without a number (`logprob: null`) has no probability that is known."""
-    found = {}
-    for entry in entries if isinstance(entries, list) else ():
-        token, value = _get(entry, "token"), _get(entry, "logprob")
-        if (
-            isinstance(token, str)
-            and isinstance(value, (int, float))
-            and not isinstance(value, bool)
-            and not math.isnan(value)
-        ):
-            found[token] = float(value)
-    return found
+    said = split(text).text
+    count = 1 if call.place.pair.is_single else 2
+    scores = parse_scores(said, call.scale, count=count, structured=call.schema is not None)
+    known = tokens_from(tokens)
+    return expected_score(said, scores.spans, known, call.scale) if known and isinstance(scores, Scores) else None
 
 
 def _get(value: Any, name: str) -> Any:

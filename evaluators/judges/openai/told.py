@@ -31,6 +31,7 @@ class Told:
     """A refusal or an error, in parts."""
 
     status: int
+    """Of the response, or of the error in a response with status 200 (400 where it has none of its own)."""
     message: str
     """In the server's words; may hold anything, the key included."""
     codes: str = ""
@@ -38,11 +39,14 @@ class Told:
     parameters: tuple[str, ...] = ()
     """The fields of our request that it names by themselves (`param`, `loc`)."""
     headers: Mapping[str, str] = field(default_factory=dict)
+    has_status: bool = True
+    """False for an error in a response with status 200 that has none of its own."""
 
     @property
     def line(self) -> str:
         """For people, on one line; not masked yet."""
-        return f"HTTP {self.status}: {one_line(self.message) or 'no reason given'}"
+        head = f"HTTP {self.status}" if self.has_status else "an error in place of a reply"
+        return f"{head}: {one_line(self.message) or 'no reason given'}"
 
     def says(self, pattern: re.Pattern[str], prompt: str) -> bool:
         """Whether it says so itself: what it quotes of our own prompt does not count."""
@@ -89,12 +93,13 @@ def from_json(body: Any, status: int) -> Told:
     """What a JSON value says; the status is its own code where it has one that is a status."""
     layers = list(_layers(body))
     codes = [str(layer[name]) for layer in layers for name in _CODES if isinstance(layer.get(name), (str, int))]
-    own = [int(code) for code in codes if code.isdecimal() and 400 <= int(code) <= 599]
+    own = [int(code) for code in codes if re.fullmatch(r"[45]\d\d", code)]
     return Told(
-        own[0] if own and status < 400 else status,
+        status if status >= 400 else own[0] if own else 400,
         _words(body)[:_MOST] or (json.dumps(body)[:_MOST] if body else ""),
         " ".join(codes).lower(),
         tuple(name for layer in layers for name in _parameters(layer)),
+        has_status=bool(own) or status >= 400,
     )
 
 

@@ -19,46 +19,15 @@ from evaluators.asking.cache import Cache, key_of
 from evaluators.asking.money import Budget, BudgetError, Price, Prices
 from evaluators.asking.rates import Rates
 from evaluators.errors import ConfigError, RunError
-from evaluators.judges import Backend, CallError, judges, make
+from evaluators.judges import CallError
 from evaluators.messages import Call, Message, Place, Reply, Sampling
-from evaluators.probabilities import Token, expectation, expected_score
+from evaluators.reading.probabilities import Token, expectation, expected_score
 from evaluators.values import Usage
 from tests.evaluators.fakes import PAIR, FakeJudge, caller
-from tests.evaluators.tiny import tiny_model
 
 
 def call(text: str = "q", **place: object) -> Call:
     return Call((Message("user", text),), Sampling(0.0, 16), Place(PAIR, "review", **place))  # type: ignore[arg-type]
-
-
-EXAMPLES = {
-    "scripted": lambda folder, server: f"scripted:{folder / 'script.jsonl'}",
-    "simulated": lambda folder, server: "simulated:",
-    "openai": lambda folder, server: "openai:m",
-    "hf": lambda folder, server: f"hf:{tiny_model(folder / 'tiny')}",
-}
-"""One line for each registered judge, from which its protocol is tested."""
-
-
-@pytest.mark.parametrize("scheme", judges.names())
-def test_every_judge_answers_once_and_then_from_the_cache(scheme, tmp_path, server, monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
-    (tmp_path / "script.jsonl").write_text('{"reply": "hello"}\n')
-    judge = make(EXAMPLES[scheme](tmp_path, server), Backend(base_url=server.url))
-    judge.worth_caching = True
-    cache = Cache(tmp_path / "cache.sqlite")
-
-    async def run() -> None:
-        first = caller(judge, cache)
-        answers = [await first.ask(call()) for _ in range(2)] + [await caller(judge, cache).ask(call())]
-        assert [answer.record.cached for answer in answers] == [False, True, True]
-        assert len({answer.reply.text for answer in answers if answer.reply}) == 1
-        assert (first.counts.calls, first.counts.cached) == (1, 1)
-        assert judge.count_tokens("some text") > 0
-        await judge.abilities()
-        await judge.close()
-
-    asyncio.run(run())
 
 
 def test_no_torch_until_a_local_judge_is_asked_for_and_nothing_of_training():
@@ -245,7 +214,7 @@ def test_expected_scores_by_hand():
         {},
         {"6": math.log(0.9), "9": math.log(0.1)},
     ]
-    tokens = [Token(piece, top) for piece, top in zip(pieces, tops, strict=True)]
+    tokens = [Token(piece.encode(), top) for piece, top in zip(pieces, tops, strict=True)]
     spans = ((22, 23), (46, 47))
     assert expected_score(text, spans, tokens, (1, 9)) == pytest.approx(((0.6 * 8 + 0.2 * 4) / 0.8, 0.9 * 6 + 0.1 * 9))
     assert expected_score("other", spans, tokens, (1, 9)) is None
