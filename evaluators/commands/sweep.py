@@ -11,7 +11,7 @@ from evaluators.commands.bootstrap import check_bootstrap
 from evaluators.errors import ConfigError
 from evaluators.running.config import JudgeConfig
 from evaluators.running.metrics_file import write_json
-from evaluators.running.settings import parse
+from evaluators.running.settings import parse_as
 from evaluators.running.sweep import Axes, sweep
 
 
@@ -30,7 +30,7 @@ class SweepConfig(JudgeConfig):
 
 def main(argv: Sequence[str], *, prog: str) -> int:
     """`depthlab judge sweep`. Raises UserError as `Run` does."""
-    wanted = parse(argv, prog=prog, kind=SweepConfig)
+    wanted = parse_as(SweepConfig, argv, prog=prog)
     if wanted.money.dry_run:
         raise ConfigError("--dry-run: ask `depthlab judge run --dry-run` for the largest width and depth instead")
     check_bootstrap(wanted.draws, seed=0)

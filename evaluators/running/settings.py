@@ -35,8 +35,13 @@ _FREE_OF_SERVER = (
 )
 
 
-def parse(argv: Sequence[str], *, prog: str, kind: type[ConfigT] = JudgeConfig) -> ConfigT:
-    """The settings of a run, or of a `kind` that has more of them.
+def parse(argv: Sequence[str], *, prog: str) -> JudgeConfig:
+    """The settings of a run. Raises ConfigError and SystemExit as `parse_as`."""
+    return parse_as(JudgeConfig, argv, prog=prog)
+
+
+def parse_as(kind: type[ConfigT], argv: Sequence[str], *, prog: str) -> ConfigT:
+    """The settings of a `kind` that may have more than those of a run.
 
     Raises:
         ConfigError: an impossible setting, with its flag.
