@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from importlib import import_module
 
 from evaluators.errors import EXIT_ERROR, EXIT_PIPE, EXIT_USAGE, ConfigError, UserError
+from evaluators.storing import printable
 
 COMMANDS = {
     "run": ("evaluators.commands.run", "judge a file of pairs with a network of LLM reviewers"),
@@ -75,5 +76,5 @@ def main(argv: Sequence[str], *, prog: str) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_PIPE
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        print(f"error: {printable(str(error))}", file=sys.stderr, flush=True)
         return EXIT_USAGE if isinstance(error, ConfigError) else EXIT_ERROR

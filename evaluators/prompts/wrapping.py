@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
 
-_CHAT_MARKUP = re.compile(
-    r"<\|[^<>|\n]{1,40}\|>|</?s>|\[/?INST\]|<</?SYS>>|</?(?:start|end)_of_turn>|<(?:\uff5c)[^<>\n]{1,40}(?:\uff5c)>",
-    re.IGNORECASE,
-)
+from evaluators.reading.markup import CHAT_MARKUP
 
 
 def code_for(texts: Sequence[str]) -> str:
@@ -31,9 +27,4 @@ def wrap(text: str, name: str, code: str) -> str:
 
 def neutralize(text: str) -> str:
     """Break what chat templates would read as the end of a message: `<|im_end|>` becomes `< |im_end|>`."""
-    return _CHAT_MARKUP.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
-
-
-def has_chat_markup(text: str) -> bool:
-    """Whether `neutralize` would change it."""
-    return _CHAT_MARKUP.search(text) is not None
+    return CHAT_MARKUP.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)

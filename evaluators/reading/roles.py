@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from evaluators.parsing import find_objects
+from evaluators.reading.objects import find_objects
 from evaluators.values import Role
 
 MAX_NAME = 120
@@ -30,7 +30,8 @@ def parse_roles(text: str) -> tuple[Role, ...]:
 
 
 def _from_json(text: str) -> Iterator[Role]:
-    for _, value in find_objects(text):
+    for node in find_objects(text):
+        value = node.plain()
         listed = value.get("roles") if isinstance(value, Mapping) else value
         if isinstance(listed, list):
             for item in listed:
