@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluators.errors import RunError
+from evaluators.network import restored
 from evaluators.running.folder import VERDICTS, read_records
 from evaluators.running.settings import load
 from evaluators.statistics.runs import JudgedRun, Sample
@@ -35,8 +37,11 @@ def read_run(
             raise RunError(f"{flag} {folder}: holds no {name}; name the folder of a judge's run")
     config = load(path / "config.yaml")
     samples, single = [], 0
+    networks: dict[str, Any] = {}
     for record in read_records(path / VERDICTS):
         watch(record)
+        network = record.get("run", {}).get("network")
+        networks[json.dumps(network, sort_keys=True)] = network
         if record["response2"] is None:
             single += 1
         else:
@@ -45,7 +50,17 @@ def read_run(
         raise RunError(f"{flag} {folder}: no sample with two responses is judged in it")
     if twice := [name for name, count in Counter(sample.id for sample in samples).items() if count > 1]:
         raise RunError(f"{flag} {folder}: has two verdicts for {twice[0]!r}; delete one from {VERDICTS}")
-    return JudgedRun(path, config.network.build(len(config.judge)), tuple(samples), single)
+    if len(networks) > 1:
+        raise RunError(
+            f"{flag} {folder}: holds verdicts of {len(networks)} networks, which have no figures in common; judge into "
+            "another folder"
+        )
+    [network] = networks.values()
+    if network is None:
+        return JudgedRun(
+            path, config.network.build(len(config.judge)), tuple(samples), single, guessed=config.network.preset
+        )
+    return JudgedRun(path, restored(network), tuple(samples), single)
 
 
 def _sample(record: Mapping[str, Any]) -> Sample:

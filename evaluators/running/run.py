@@ -20,6 +20,7 @@ from evaluators.asking.money import Budget, BudgetError, Prices
 from evaluators.errors import ConfigError, RunError
 from evaluators.judges import Backend, Judge, make
 from evaluators.network import Network
+from evaluators.network import Reviewers as Asked
 from evaluators.prompts import Prompts
 from evaluators.reviewers import Manner, Reviewers
 from evaluators.running.config import JudgeConfig
@@ -59,6 +60,8 @@ class Run:
         """Raises UserError for anything that would stop the run later: judges, prompts, prices, data."""
         self.config = config
         self.network: Network = config.network.build(len(config.judge))
+        self.through: Callable[[Reviewers], Asked] = lambda reviewers: reviewers
+        """What stands between the network and its reviewers, if anything does."""
         self.prompts = Prompts(_path(config.template), _path(config.families))
         self.prices = Prices(_path(config.money.prices))
         self._fields = benchmarks.parse_fields(config.fields)
@@ -123,12 +126,13 @@ class Run:
         finish, halt = asyncio.Event(), asyncio.Event()
         budget = Budget(None if config.money.budget is None else Decimal(str(config.money.budget)))
         callers = [self._caller(judge, cache, budget, halt) for judge in self.judges]
-        panel = Reviewers(callers, self.prompts, self._manner(), self.network.temperature)
+        panel = self.through(Reviewers(callers, self.prompts, self._manner(), self.network.temperature))
         run = {
             "config": digest(config, self.prompts.digest),
             "version": version("depthlab"),
             "seed": config.seed,
             "judges": [judge.identity for judge in self.judges],
+            "network": {"preset": config.network.preset, **self.network.stored()},
         }
         todo = (pair for pair in self.pairs() if not folder.has(pair))
         stopped: list[RunError] = []

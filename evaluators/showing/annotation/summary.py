@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from evaluators import metrics
-from evaluators.statistics.bootstrap import Array, Statistic, bootstrap
+from evaluators.statistics.bootstrap import Array, Statistic
+from evaluators.statistics.intervals import LOG, PLAIN, Scale, draw, smooth
 from evaluators.statistics.tables import rate
 
 Decision = Mapping[str, Any]
@@ -67,26 +68,37 @@ def summary(
     spent = judge_cost if judge_cost is not None or not known else mean(known)
     queries = [judged[one["id"]].query for one in standing]
     sums = np.array([_time(one) for one in standing], dtype=np.float64).reshape(-1, 4)
+    drawn = draw(sums, queries, draws=draws, seed=seed) if standing else None
 
-    def figure(statistic: Statistic) -> dict[str, float | None]:
-        return _figure(sums, queries, statistic, draws, seed)
+    def figure(statistic: Statistic, scale: Scale = PLAIN) -> dict[str, Any]:
+        value = np.nan if drawn is None else float(statistic(drawn.total))
+        if drawn is None or np.isnan(value):
+            return {"value": None, "low": None, "high": None, "why": "no decision of each kind"}
+        found = smooth(drawn, statistic, scale)
+        return {"value": value, "low": found.low, "high": found.high, "why": found.why}
 
     return {
         "annotators": {name: len(labels) for name, labels in sorted(_by_person(standing).items())},
         "among_people": {name: among_people(group) for name, group in groups.items()},
         "judge": {name: _with_judge(group, judged) for name, group in groups.items()},
         "seconds": {
-            "with_reviews": {**figure(_with), **_middle(parts["with_reviews"])},
-            "without_reviews": {**figure(_without), **_middle(parts["without_reviews"])},
+            "with_reviews": {**figure(_with, LOG), **_middle(parts["with_reviews"])},
+            "without_reviews": {**figure(_without, LOG), **_middle(parts["without_reviews"])},
         },
         "saved": {
-            "times_faster": figure(lambda rows: 1 / _share(rows)),
-            "time": figure(lambda rows: 1 - _share(rows)),
-            "cost": None if not hourly_wage or spent is None else figure(_cost_saved(hourly_wage, spent)),
+            "times_faster": figure(lambda rows: 1 / _share(rows), LOG),
+            "time": _saved(figure(_share, LOG)),
+            "cost": None if not hourly_wage or spent is None else _saved(figure(_cost(hourly_wage, spent), LOG)),
             "hourly_wage": hourly_wage,
             "judge_cost": spent,
         },
     }
+
+
+def _saved(ratio: Mapping[str, Any]) -> dict[str, Any]:
+    """1 - a ratio of costs."""
+    ends = {"value": "value", "low": "high", "high": "low"}
+    return {**ratio, **{name: None if ratio[of] is None else 1 - ratio[of] for name, of in ends.items()}}
 
 
 def _time(one: Decision) -> tuple[float, float, float, float]:
@@ -113,24 +125,15 @@ def _share(rows: Array) -> Array:
     return np.divide(assisted, alone, out=np.full(np.shape(alone), np.nan), where=(assisted > 0) & (alone > 0))
 
 
-def _cost_saved(hourly_wage: float, judge_cost: float) -> Statistic:
-    """1 - (w t_with + c) / (w t_without), with t the mean seconds and c the judge's cost of a sample."""
+def _cost(hourly_wage: float, judge_cost: float) -> Statistic:
+    """(w t_with + c) / (w t_without), with t the mean seconds and c the judge's cost of a sample."""
 
     def of(rows: Array) -> Array:
         assisted = _with(rows) * hourly_wage / 3600 + judge_cost
         alone = _without(rows) * hourly_wage / 3600
-        return 1 - np.divide(assisted, alone, out=np.full(np.shape(alone), np.nan), where=alone > 0)
+        return np.divide(assisted, alone, out=np.full(np.shape(alone), np.nan), where=alone > 0)
 
     return of
-
-
-def _figure(
-    rows: Array, clusters: Sequence[str], statistic: Statistic, draws: int, seed: int
-) -> dict[str, float | None]:
-    value = float(statistic(rows.sum(0)))
-    found = None if np.isnan(value) else bootstrap(rows, clusters, statistic, draws=draws, seed=seed)
-    ends = (None, None) if found is None else (found.low, found.high)
-    return {"value": None if np.isnan(value) else value, "low": ends[0], "high": ends[1]}
 
 
 def among_people(decisions: Iterable[Decision]) -> dict[str, Any]:
