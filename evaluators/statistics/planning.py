@@ -90,9 +90,9 @@ def samples_needed(shares: Discordant, *, wanted: float = 0.8, level: float = 0.
     """The smallest number of samples from which on the power is never below what is wanted.
 
     Power is not monotone: where it steps over a smallest significant difference it falls a little. One number with
-    enough power is found by bisection, and all around it are looked at: with d of n samples apart, the steps are some
-    2 samples wide and at most 1 / sqrt(d) high, while power grows by some 1 / 2n a sample, so that none is below further
-    than some sqrt(n) samples away. They cancel where d varies, as it does unless nearly all samples are apart, or few.
+    enough power is found by bisection, and those above it are looked at: with d of n samples apart, the steps are some
+    2 samples wide and at most 1 / sqrt(d) high, while power grows by some 1 / 2n a sample, so that none is below at more
+    than some sqrt(n) samples. They cancel where d varies, as it does unless nearly all samples are apart, or few.
 
     Raises:
         ConfigError: the judges do not differ, or so little that ten million samples do not tell them apart.

@@ -106,7 +106,9 @@ def _response_1(labelled: Sequence[Sample]) -> dict[str, Any]:
     """How often the verdict and people name response 1, of the samples where both name a winner."""
     decided = [sample for sample in labelled if sample.human in (1, 2) and sample.winner in (1, 2)]
     clusters = [sample.cluster for sample in decided]
-    sides = [np.array([side == 1 for side in of], float) for of in zip(*((s.human, s.winner) for s in decided))]
+    sides = [
+        np.array([side == 1 for side in of], float) for of in zip(*((s.human, s.winner) for s in decided), strict=True)
+    ]
     if not sides:
         why = "no sample where judge and people name a winner"
         return {name: undefined(why) for name in ("names_response1", "people_name_response1", "difference")}
