@@ -63,14 +63,12 @@ def main(argv: Sequence[str], *, prog: str) -> int:
     print("power       chance of finding the better judge better; in brackets, of finding the worse one better")
     for samples in (50, 200, 500, 1000, 2553):
         found = rejections(shares, samples, level=wanted.level)
-        print(f"  {samples:>6,} samples: {found.right:.3f} ({found.wrong:.2g})")
-    print(
-        f"needed      {needed:,} samples, each of a query of its own, for power {wanted.power:g} at level {wanted.level:g}"
-    )
+        print(f"  {samples:>6,} samples: {found.right:.3f} ({found.wrong:.4f})")
+    told = f"for power {wanted.power:g} at level {wanted.level:g}"
+    print(f"needed      {needed:,} samples, each of a query of its own, {told}")
     if effect is not None and effect > 1:
-        print(
-            f"            {math.ceil(needed * effect):,} where queries have samples as in the pilot (design effect {effect:.2f})"
-        )
+        more = f"{math.ceil(needed * effect):,}"
+        print(f"            {more} where queries have samples as in the pilot (design effect {effect:.2f})")
     return 0
 
 
@@ -82,9 +80,11 @@ def _pilot(folders: tuple[str, str]) -> tuple[Discordant, float | None]:
 
     found = compare(*(read_run(name, flag="--pilot") for name in folders), draws=100)
     first, second, n = found["only_first_right"], found["only_second_right"], found["samples"]
-    told = f"--pilot {folders[0]} {folders[1]}: of {n:,} samples, the first alone has {first:,} right, the second {second:,}"
     if first == second:
-        raise ConfigError(f"{told}: nothing to plan a difference from; judge more samples, or give --accuracies")
+        raise ConfigError(
+            f"--pilot {' '.join(folders)}: of {n:,} samples, the first alone has {first:,} right and the second as "
+            "many: nothing to plan a difference from; judge more samples, or give --accuracies"
+        )
     print(
         f"pilot       {n:,} samples of {found['queries']:,} queries: the first alone has {first:,} right, the second "
         f"{second:,}; what follows takes these shares for exact"

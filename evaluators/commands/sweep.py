@@ -15,6 +15,7 @@ from evaluators.running.config import JudgeConfig
 from evaluators.running.metrics_file import write_json
 from evaluators.running.sweep import Axes, sweep
 from evaluators.showing.figures import figure_text
+from evaluators.showing.terminal import refused_lines
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ def main(argv: Sequence[str], *, prog: str) -> int:
 
 def sweep_text(found: Mapping[str, Any]) -> Iterator[str]:
     """A table for a terminal."""
+    yield from refused_lines(found["refused"] or {})
     yield f"{'width':>5} {'depth':>5} {'connection':<10} {'aggregation':<15} {'accuracy':<22} {'kappa':<22}" + (
         f" {'calls':>8} {'tokens':>11} {'USD':>9}"
     )

@@ -197,6 +197,8 @@ class JudgeConfig:
     """Other names of fields, as OURS=THEIRS: --fields query=question response1=answer_a."""
     limit: int | None = None
     """Judge only the first so many samples."""
+    skip_refused: bool = False
+    """Go on without lines that are refused; the summary names them. If not given, they stop the run at its start."""
     families: str | None = None
     """YAML file with families of tasks of your own (see docs/judging.md)."""
     template: str | None = None

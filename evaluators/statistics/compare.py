@@ -65,6 +65,7 @@ def paired(
         }
 
     why = rare(human, clusters)
+    p = mcnemar(lost.astype(bool).tolist(), gained.astype(bool).tolist(), clusters)
     both = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
     return {
         "samples": len(human),
@@ -80,7 +81,8 @@ def paired(
         "only_first_right": int(lost.sum()),
         "only_second_right": int(gained.sum()),
         "design_effect": design_effect(gained, lost, clusters) if counts >= LEAST_CLUSTERS else None,
-        "mcnemar_p": mcnemar(lost.astype(bool).tolist(), gained.astype(bool).tolist(), clusters),
+        "mcnemar_p": p.mid,
+        "mcnemar_exact_p": p.exact,
         "both_scored": len(both),
         "same_verdict": sum(a == b for a, b in both) / len(both) if both else None,
         "error_correlation": _correlation(*right),

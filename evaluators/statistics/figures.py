@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from evaluators.statistics import tables
+from evaluators.statistics.baselines import baselines, ceilings
 from evaluators.statistics.bootstrap import DRAWS, LEVEL, Statistic, cluster_sums
 from evaluators.statistics.intervals import FISHER, LOGIT, Interval, Scale, draw, rare, smooth
 from evaluators.statistics.position import figure, position, rate, undefined
@@ -16,30 +17,34 @@ from evaluators.statistics.runs import JudgedRun, Sample
 
 
 def score(run: JudgedRun, *, draws: int = DRAWS, seed: int = 0) -> dict[str, Any]:
-    """Agreement with people, by family too; position and length; unscored samples; ceilings.
+    """Agreement with people, by family, data set and language too; lines to beat; position, length, what is unscored.
 
     A figure is {value, low, high, n, clusters, why}: None where there is no value, or no interval, and `why`.
     """
     samples, labelled = run.samples, run.labelled
-    families = sorted({sample.family for sample in labelled})
+    human = [sample.human for sample in labelled if sample.human is not None]
     found: dict[str, Any] = {
         "samples": len(samples),
         "labelled": len(labelled),
         "single_responses_left_out": run.single,
         "network": {**run.network.stored(), "guessed": run.guessed},
-        "queries": len({sample.cluster for sample in samples}),
+        "queries": len({sample.query if sample.query.strip() else "" for sample in samples}),
+        "without_query": sum(not sample.query.strip() for sample in samples),
+        "clusters": len({sample.cluster for sample in samples}),
+        "blank_responses": sum(sample.blank for sample in samples),
+        "refused": run.refused,
         "bootstrap": {"draws": draws, "seed": seed, "level": LEVEL, "clustered_by": "query"},
         "labels": tables.labels_of([sample.human for sample in labelled if sample.human is not None]),
         "human": dict(sorted(Counter(str(sample.human) for sample in labelled).items())),
         "winners": dict(sorted(Counter(_name(sample.winner) for sample in samples).items())),
         "unscored": unscored(samples),
         "agreement": agreement(labelled, draws, seed),
-        "families": {
-            family: agreement([sample for sample in labelled if sample.family == family], draws, seed)
-            for family in families
-        },
+        "families": _by(labelled, "family", draws, seed),
+        "datasets": _by(labelled, "dataset", draws, seed),
+        "languages": _by(labelled, "language", draws, seed),
         "length": length(samples),
-        "ceilings": tables.ceilings([human for sample in labelled if (human := sample.human) is not None]),
+        "baselines": baselines(human, [sample.lengths for sample in labelled]),
+        "ceilings": ceilings(human),
         "position": position(run),
         "never_ties": 0 not in _winners(samples),
     }
@@ -81,6 +86,13 @@ def _agreement(samples: Sequence[Sample], draws: int, seed: int) -> dict[str, An
         "macro_f1": smooth_figure(tables.macro_f1(True, labels), LOGIT, rare(human, clusters)),
         "kappa": smooth_figure(tables.kappa(True), FISHER),
     }
+
+
+def _by(samples: Sequence[Sample], name: str, draws: int, seed: int) -> dict[str, Any]:
+    groups: dict[str, list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault(getattr(sample, name) or "unknown", []).append(sample)
+    return {group: agreement(groups[group], draws, seed) for group in sorted(groups)}
 
 
 def length(samples: Sequence[Sample]) -> dict[str, Any]:

@@ -91,8 +91,8 @@ def samples_needed(shares: Discordant, *, wanted: float = 0.8, level: float = 0.
 
     Power is not monotone: where it steps over a smallest significant difference it falls a little. One number with
     enough power is found by bisection, and those above it are looked at: with d of n samples apart, the steps are some
-    2 samples wide and at most 1 / sqrt(d) high, while power grows by some 1 / 2n a sample, so that none is below at more
-    than some sqrt(n) samples. They cancel where d varies, as it does unless nearly all samples are apart, or few.
+    2 samples wide and at most 1 / sqrt(d) high, while power grows by some 1 / 2n a sample, so that none is below it
+    more than some sqrt(n) samples further. They cancel where d varies, as it does unless nearly all are apart, or few.
 
     Raises:
         ConfigError: the judges do not differ, or so little that ten million samples do not tell them apart.

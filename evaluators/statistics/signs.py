@@ -1,24 +1,33 @@
 """McNemar's test (1947) of two judges on the same samples, with the samples of a query kept together.
 
-If the judges are equally good, swapping them in any query changes nothing. Of the 2^k ways to swap them in the k queries
-where they differ, each is as likely as another; the p-value is the share of them in which they are as far apart as they
-are, with half of those that are exactly as far (mid-p: Lancaster 1961; for McNemar's test Fagerland, Lydersen & Laake
-2013, who find the test without it too cautious). It is summed, not drawn. Where each query has one sample, it is McNemar's
-exact test, which counts the binomial tail of the samples that one judge alone has right.
+If the judges are equally good, swapping them in any query changes nothing. Of the 2^k ways to swap them in the k
+queries where they differ, each is as likely as another, and the exact p-value is the share in which they are at least
+as far apart as they are. Where each query has one sample, that is McNemar's exact test, the binomial tail of the
+samples that one judge alone has right. The mid-p value takes half of those that are exactly as far (Lancaster 1961):
+the exact test is too cautious where few queries differ, and mid-p keeps near its level (Fagerland, Lydersen & Laake
+2013). Both are summed, not drawn.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from evaluators.statistics.bootstrap import Array
 
 
-def mcnemar(only_first: Sequence[bool], only_second: Sequence[bool], clusters: Sequence[Hashable]) -> float:
-    """Two-sided mid-p value.
+class PValues(NamedTuple):
+    """Two-sided."""
+
+    mid: float
+    exact: float
+
+
+def mcnemar(only_first: Sequence[bool], only_second: Sequence[bool], clusters: Sequence[Hashable]) -> PValues:
+    """Of two judges.
 
     Args:
         only_first: of each sample, whether the first judge alone is right; `only_second`: the second.
@@ -30,14 +39,15 @@ def mcnemar(only_first: Sequence[bool], only_second: Sequence[bool], clusters: S
     return sign_flips([lead for lead in leads.values() if lead])
 
 
-def sign_flips(leads: Sequence[int]) -> float:
-    """Mid-p value of |sum of leads| where the sign of each is a fair coin; 1 where there is none."""
+def sign_flips(leads: Sequence[int]) -> PValues:
+    """Of |sum of leads| where the sign of each is a fair coin; 1 where the sum is 0."""
     lead = abs(sum(leads))
     if lead == 0:
-        return 1.0
+        return PValues(1.0, 1.0)
     chances = _flipped(Counter(map(abs, leads)))
     middle = len(chances) // 2
-    return float(2 * chances[middle + lead + 1 :].sum() + chances[middle + lead])
+    farther, as_far = 2 * float(chances[middle + lead + 1 :].sum()), 2 * float(chances[middle + lead])
+    return PValues(farther + as_far / 2, farther + as_far)
 
 
 def _flipped(sizes: Counter[int]) -> Array:

@@ -88,7 +88,7 @@ class Pairs:
         return s - s.mean(1, keepdims=True)
 
     def _curvature(self, weight: Array) -> Array:
-        """Minus the Hessian, (tables, systems, systems), and a little for the mean, which the likelihood leaves open."""
+        """Minus the Hessian, (tables, systems, systems), and a little for the mean, which is free."""
         found = np.zeros((len(weight), self.systems, self.systems))
         found[:, self.one, self.other] = found[:, self.other, self.one] = -weight
         diagonal = np.arange(self.systems)
