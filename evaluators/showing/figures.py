@@ -129,6 +129,6 @@ def comparison_text(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"{name.replace('_', '-'):<12}" + figure_text({**figure, "value": figure["difference"]})
     yield (
         f"McNemar     only the first is right {found['only_first_right']:,}, only the second "
-        f"{found['only_second_right']:,}: p = {found['mcnemar_p']:.4g}, "
-        f"the judges swapped by query ({found['queries']:,})"
+        f"{found['only_second_right']:,}: p = {found['mcnemar_p']:.4g}, exact {found['mcnemar_exact_p']:.4g} "
+        f"(the judges swapped by query, {found['queries']:,} of them)"
     )

@@ -52,27 +52,32 @@ def score(run: JudgedRun, *, draws: int = DRAWS, seed: int = 0) -> dict[str, Any
 
 
 def agreement(samples: Sequence[Sample], draws: int = DRAWS, seed: int = 0) -> dict[str, Any]:
-    """Accuracy, macro-F1 and kappa on the scored samples, and on all with the unscored counted as wrong.
-
-    Macro-F1 is the mean over the labels that people use in these samples, `labels`.
-    """
+    """Accuracy, macro-F1 and kappa on the scored samples, and on all with the unscored counted as wrong."""
     labelled = [sample for sample in samples if sample.human is not None]
-    scored = [sample for sample in labelled if sample.winner is not None]
-    return {"scored": _agreement(scored, draws, seed), "unscored_as_wrong": _agreement(labelled, draws, seed)}
+    ways = {"scored": [sample for sample in labelled if sample.winner is not None], "unscored_as_wrong": labelled}
+    return {
+        name: of_verdicts(
+            [sample.human for sample in some if sample.human is not None],
+            [sample.winner for sample in some],
+            [sample.cluster for sample in some],
+            draws,
+            seed,
+        )
+        for name, some in ways.items()
+    }
 
 
-def _agreement(samples: Sequence[Sample], draws: int, seed: int) -> dict[str, Any]:
-    """Of samples with labels; an unscored verdict is wrong."""
-    n = len(samples)
+def of_verdicts(
+    human: Sequence[int], judge: Sequence[int | None], clusters: Sequence[str], draws: int = DRAWS, seed: int = 0
+) -> dict[str, Any]:
+    """Of all these samples; an unscored verdict is wrong. Macro-F1 is the mean over the labels that people use here."""
+    n = len(human)
     if not n:
         return {name: undefined("no sample counts") for name in ("accuracy", "macro_f1", "kappa")}
-    human = [sample.human for sample in samples if sample.human is not None]
-    clusters = [sample.cluster for sample in samples]
-    rows = tables.cells(human, [sample.winner for sample in samples])
-    right = _rows(samples, lambda sample: (sample.winner == sample.human, True))
+    right = _rows(list(zip(human, judge, strict=True)), lambda pair: (pair[0] == pair[1], True))
     right_in = cluster_sums(right, clusters)
     telling = min(int((right_in[:, 0] < right_in[:, 1]).sum()), int((right_in[:, 0] > 0).sum()))
-    drawn = draw(rows, clusters, draws=draws, seed=seed)
+    drawn = draw(tables.cells(human, judge), clusters, draws=draws, seed=seed)
 
     def smooth_figure(statistic: Statistic, scale: Scale, why: str | None = None) -> dict[str, Any]:
         value = tables.figure(statistic(drawn.total))

@@ -55,7 +55,9 @@ FISHER = Scale(math.atanh, math.tanh, lambda x: 1 / (1 - x * x), -1.0, 1.0)
 
 def few(clusters: int) -> str | None:
     """Why so few clusters give no interval; None where there are enough."""
-    return f"{clusters} queries, and an interval takes {LEAST_CLUSTERS}" if clusters < LEAST_CLUSTERS else None
+    if clusters >= LEAST_CLUSTERS:
+        return None
+    return f"{clusters} {'query' if clusters == 1 else 'queries'}, and an interval takes {LEAST_CLUSTERS}"
 
 
 def rare(labels: Sequence[int], clusters: Sequence[Hashable]) -> str | None:

@@ -55,35 +55,24 @@ class Rejections:
 
 
 def rejections(shares: Discordant, samples: int, *, level: float = 0.05) -> Rejections:
-    """Of McNemar's mid-p test on so many samples, each of a query of its own; summed over all outcomes.
+    """Of McNemar's test on so many samples, each of a query of its own; summed over all outcomes.
 
     The number d of samples that one judge alone has right is binomial, and of these the better one's are binomial. With
     equal judges both parts are false alarms.
     """
-    from scipy.stats import binom
+    from scipy.stats import binom, norm
 
     apart = shares.only_first + shares.only_second
     if apart <= 0:
         return Rejections(0.0, 0.0)
     low, high = (int(end) for end in binom.ppf([1e-12, 1 - 1e-12], samples, min(apart, 1.0)))
     counts = np.arange(max(low, 1), high + 1)
-    k = most_of_the_worse(counts, level)
+    # Of d samples apart, k : d - k is significant where (d - 2 k)^2 / d is beyond chi-squared's quantile z^2.
+    k = np.floor((counts - norm.isf(level / 2) * np.sqrt(counts)) / 2 + 1e-9)
     better = max(shares.only_first, shares.only_second) / apart
     chances = binom.pmf(counts, samples, min(apart, 1.0))
     right, wrong = (np.where(k >= 0, binom.cdf(k, counts, share), 0.0) for share in (1 - better, better))
     return Rejections(float(chances @ right), float(chances @ wrong))
-
-
-def most_of_the_worse(counts: NDArray[np.int64], level: float) -> NDArray[np.int64]:
-    """Of d samples that one judge alone has right, the largest k for which k : d - k is significant; -1 for none.
-
-    Mid-p: 2 P(B < k) + P(B = k) <= level, with B binomial (d, 1/2), as in `signs`.
-    """
-    from scipy.stats import binom
-
-    k = np.minimum(binom.ppf(level / 2, counts, 0.5), (counts - 1) // 2).astype(np.int64)
-    p = 2 * binom.cdf(k - 1, counts, 0.5) + binom.pmf(k, counts, 0.5)
-    return np.asarray(np.where(p <= level, k, k - 1))
 
 
 def samples_needed(shares: Discordant, *, wanted: float = 0.8, level: float = 0.05) -> int:

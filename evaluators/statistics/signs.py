@@ -1,15 +1,18 @@
 """McNemar's test (1947) of two judges on the same samples, with the samples of a query kept together.
 
-If the judges are equally good, swapping them in any query changes nothing. Of the 2^k ways to swap them in the k
-queries where they differ, each is as likely as another, and the exact p-value is the share in which they are at least
-as far apart as they are. Where each query has one sample, that is McNemar's exact test, the binomial tail of the
-samples that one judge alone has right. The mid-p value takes half of those that are exactly as far (Lancaster 1961):
-the exact test is too cautious where few queries differ, and mid-p keeps near its level (Fagerland, Lydersen & Laake
-2013). Both are summed, not drawn.
+D_c is by how many samples of query c the second judge leads, of those that one of the two alone has right. If the
+judges are equally good, swapping them in a query changes nothing, so that D_c and -D_c are equally likely.
+
+- (sum D)^2 / sum D^2 is then about chi-squared with one degree of freedom, as in the cluster-robust forms of McNemar's
+  test (Obuchowski 1998; Durkalski et al. 2003). Where each query has one sample it is McNemar's (b - c)^2 / (b + c).
+- Exactly, of the 2^k ways to swap the judges in the k queries where D is not 0, each is as likely as another. The share
+  in which they are at least as far apart is summed, not drawn. Where each query has one sample it is McNemar's exact
+  test. With few such queries it is too cautious.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple
@@ -22,7 +25,7 @@ from evaluators.statistics.bootstrap import Array
 class PValues(NamedTuple):
     """Two-sided."""
 
-    mid: float
+    robust: float
     exact: float
 
 
@@ -40,14 +43,13 @@ def mcnemar(only_first: Sequence[bool], only_second: Sequence[bool], clusters: S
 
 
 def sign_flips(leads: Sequence[int]) -> PValues:
-    """Of |sum of leads| where the sign of each is a fair coin; 1 where the sum is 0."""
+    """Of the sum of leads, none of them 0, where the sign of each is a fair coin; 1 where the sum is 0."""
     lead = abs(sum(leads))
     if lead == 0:
         return PValues(1.0, 1.0)
     chances = _flipped(Counter(map(abs, leads)))
-    middle = len(chances) // 2
-    farther, as_far = 2 * float(chances[middle + lead + 1 :].sum()), 2 * float(chances[middle + lead])
-    return PValues(farther + as_far / 2, farther + as_far)
+    at_least = chances[len(chances) // 2 + lead :]
+    return PValues(math.erfc(lead / math.sqrt(2 * sum(d * d for d in leads))), min(1.0, 2 * float(at_least.sum())))
 
 
 def _flipped(sizes: Counter[int]) -> Array:
