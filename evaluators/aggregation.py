@@ -76,6 +76,6 @@ def _why(used: Sequence[Review | Failure]) -> str:
 
 def _one_order(order: str) -> str:
     return (
-        f"no review that was shown response {order[0]} first was scored; one order alone would carry the judge's "
+        f"no review that was shown response {order[0]} first counts; one order alone would carry the judge's "
         "position bias"
     )

@@ -22,6 +22,8 @@ from evaluators.statistics.bootstrap import DRAWS, LEVEL, Array, Statistic, clus
 
 LEAST_CLUSTERS = 10
 LEAST_WITH = 5
+LEAST_EFFECT = 0.5
+"""A design effect below 1 is mostly luck; queries that happen to be all alike must not pass for certainty."""
 _MOST_UNDEFINED = 0.05
 
 
@@ -117,7 +119,7 @@ def share(rows: Array, clusters: Sequence[Hashable], *, level: float = LEVEL) ->
     else:
         # Of a ratio of sums over clusters, by linearisation.
         variance = count / (count - 1) * float(((sums[:, 0] - p * sums[:, 1]) ** 2).sum()) / n**2
-        size = p * (1 - p) / variance
+        size = n / max(LEAST_EFFECT, n * variance / (p * (1 - p)))
     low, high = wilson(p, size, z)
     # A share of 0 or 1 is in its interval; in floating point only nearly so.
     return Interval(0.0 if x == 0 else float(low), 1.0 if x == n else float(high), clusters=count)
@@ -133,7 +135,8 @@ def design_effect(gained: Array, lost: Array, clusters: Sequence[Hashable]) -> f
         return all_alike(sums[:, 2])
     mean = float((gained - lost).mean())
     off = sums[:, 0] - sums[:, 1] - mean * sums[:, 2]
-    return count / (count - 1) * float((off**2).sum()) / (n * float((gained - lost).var()))
+    effect = count / (count - 1) * float((off**2).sum()) / (n * float((gained - lost).var()))
+    return max(LEAST_EFFECT, effect)
 
 
 def difference_of_shares(

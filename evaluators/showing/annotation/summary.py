@@ -18,7 +18,7 @@ import numpy as np
 from evaluators import metrics
 from evaluators.statistics.bootstrap import Array, Statistic
 from evaluators.statistics.clusters import clusters, keys
-from evaluators.statistics.intervals import LOG, PLAIN, Scale, draw, smooth
+from evaluators.statistics.intervals import LOG, draw, smooth
 from evaluators.statistics.tables import rate
 
 Decision = Mapping[str, Any]
@@ -67,7 +67,8 @@ def summary(
 
     Returns:
         `among_people`, `judge` and `seconds`, each with and without reviews; `saved`: `times_faster`, `time` and
-        `cost`. A figure is {value, low, high, ...}; None for what is not defined or not known.
+        `cost`. A figure is {value, low, high, ...}; None for what is not defined or not known; `no_interval` says why
+        one has none.
     """
     standing = [one for one in decisions if one["id"] in judged]
     parts = {name: [one for one in standing if one["assisted"] == assisted] for name, assisted in PARTS}
@@ -78,35 +79,42 @@ def summary(
     sums = np.array([_time(one) for one in standing], dtype=np.float64).reshape(-1, 4)
     drawn = draw(sums, queries, draws=draws, seed=seed) if standing else None
 
-    def figure(statistic: Statistic, scale: Scale = PLAIN) -> dict[str, Any]:
+    withheld: dict[str, str] = {}
+
+    def figure(name: str, statistic: Statistic) -> dict[str, float | None]:
         value = np.nan if drawn is None else float(statistic(drawn.total))
         if drawn is None or np.isnan(value):
-            return {"value": None, "low": None, "high": None, "why": "no decision of each kind"}
-        found = smooth(drawn, statistic, scale)
-        return {"value": value, "low": found.low, "high": found.high, "why": found.why}
+            return {"value": None, "low": None, "high": None}
+        found = smooth(drawn, statistic, LOG)
+        if found.why is not None:
+            withheld[name] = found.why
+        return {"value": value, "low": found.low, "high": found.high}
 
     return {
         "annotators": {name: len(labels) for name, labels in sorted(_by_person(standing).items())},
         "among_people": {name: among_people(group) for name, group in groups.items()},
         "judge": {name: _with_judge(group, judged) for name, group in groups.items()},
         "seconds": {
-            "with_reviews": {**figure(_with, LOG), **_middle(parts["with_reviews"])},
-            "without_reviews": {**figure(_without, LOG), **_middle(parts["without_reviews"])},
+            "with_reviews": {**figure("seconds with reviews", _with), **_middle(parts["with_reviews"])},
+            "without_reviews": {**figure("seconds without", _without), **_middle(parts["without_reviews"])},
         },
         "saved": {
-            "times_faster": figure(lambda rows: 1 / _share(rows), LOG),
-            "time": _saved(figure(_share, LOG)),
-            "cost": None if not hourly_wage or spent is None else _saved(figure(_cost(hourly_wage, spent), LOG)),
+            "times_faster": figure("times faster", lambda rows: 1 / _share(rows)),
+            "time": _saved(figure("time saved", _share)),
+            "cost": None
+            if not hourly_wage or spent is None
+            else _saved(figure("cost saved", _cost(hourly_wage, spent))),
             "hourly_wage": hourly_wage,
             "judge_cost": spent,
         },
+        "no_interval": withheld,
     }
 
 
-def _saved(ratio: Mapping[str, Any]) -> dict[str, Any]:
+def _saved(ratio: Mapping[str, float | None]) -> dict[str, float | None]:
     """1 - a ratio of costs."""
-    ends = {"value": "value", "low": "high", "high": "low"}
-    return {**ratio, **{name: None if ratio[of] is None else 1 - ratio[of] for name, of in ends.items()}}
+    ends = {"value": ratio["value"], "low": ratio["high"], "high": ratio["low"]}
+    return {name: None if end is None else 1 - end for name, end in ends.items()}
 
 
 def _time(one: Decision) -> tuple[float, float, float, float]:
