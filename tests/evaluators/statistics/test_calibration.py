@@ -44,7 +44,17 @@ def test_expected_accuracy_is_the_closed_form_and_the_pipeline_has_it(
     assert chosen["tuned_on"] + chosen["held_out"] == 2000
     assert chosen["after"]["scored"]["accuracy"]["n"] == chosen["held_out"]
     assert chosen["weights"]["against_unweighted"]["samples"] == chosen["held_out"]
-    assert (tmp_path / "r" / "calibration.html").read_text().count("<svg") == 2
+    html = (tmp_path / "r" / "calibration.html").read_text()
+    assert html.count("<svg") == 2
+    # The chosen setting against the run's own, on the same held-out samples; and of how many it is the best.
+    against = chosen["against_before"]
+    before, after = (chosen[part]["unscored_as_wrong"] for part in ("before", "after"))
+    for name in ("accuracy", "kappa"):
+        assert against["difference"][name]["difference"] == pytest.approx(after[name]["value"] - before[name]["value"])
+        assert against["difference"][name]["low"] is not None
+    assert against["samples"] == chosen["held_out"] and 0 <= against["mcnemar_p"] <= 1
+    told = f"the best of {chosen['settings_tried']:,} settings"
+    assert "after - before: accuracy" in done.stdout and told in done.stdout and told in html
     run = read_run(tmp_path / "r")
     tune, held = split(run.labelled, 0.5, 0)
     assert not {sample.query for sample in tune} & {sample.query for sample in held}
