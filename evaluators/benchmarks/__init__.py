@@ -46,7 +46,7 @@ class Checked:
 
     samples: int
     refused: Mapping[int, str]
-    """Number of a line -> why it was refused; those that the first `samples` samples stand between."""
+    """Number of a line -> why it was refused, of the lines that were read."""
 
 
 def read(

@@ -187,7 +187,7 @@ class JudgeConfig:
 
     data: str = ""
     """JSON Lines, one object a line: query, response1, response2, and if you have them id, human (1, 2, or 0 for a
-    tie), family, dataset, reference. Without response2, response1 is graded by itself."""
+    tie), family, dataset, language, reference. Without response2, response1 is graded by itself."""
     judge: tuple[str, ...] = ()
     """Who judges: openai:MODEL, hf:PATH, scripted:FILE or simulated:NAME=VALUE,...; several make a mixed panel."""
     out: str = ""

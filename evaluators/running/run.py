@@ -32,6 +32,9 @@ from evaluators.running.settings import digest
 from evaluators.running.tally import Tally
 from evaluators.samples import Pair
 
+_REASON = 300
+"""Characters of why a line was refused that are kept."""
+
 
 @dataclass
 class Outcome:
@@ -125,7 +128,10 @@ class Run:
             if tally.samples:
                 say(f"going on: {tally.samples:,} of {self.total:,} samples are judged already")
             outcome = asyncio.run(self._judge(folder, tally))
-            data = {"edition": self.edition, "refused": {str(n): reason for n, reason in self.data.refused.items()}}
+            data = {
+                "edition": self.edition,
+                "refused": {str(n): reason[:_REASON] for n, reason in self.data.refused.items()},
+            }
             write_counts(folder.path, {**tally.metrics(), "data": data})
             return outcome
         finally:

@@ -48,7 +48,7 @@ def samples_text(found: Mapping[str, Any]) -> str:
     if not found["without_query"]:
         return f"{found['samples']:,} of {found['queries']:,} queries"
     return (
-        f"{found['samples']:,}: {found['samples'] - found['without_query']:,} of {found['queries'] - 1:,} queries and "
+        f"{found['samples']:,}: {found['samples'] - found['without_query']:,} on {found['queries'] - 1:,} queries and "
         f"{found['without_query']:,} without one, in {found['clusters']:,} clusters"
     )
 

@@ -50,7 +50,7 @@ def ceilings(human: Sequence[int]) -> Lines:
         return {}
     right: Counter[tuple[int, int | None]] = Counter((label, label) for label in human if label)
     ties = sum(label == 0 for label in human)
-    ends = [_figures(right | Counter({(0, side): ties}), human) for side in (1, 2)]
+    ends = [_figures(Counter({**right, (0, side): ties}), human) for side in (1, 2)]
     return {
         "never_tie": {
             name: max((value for value in values if value is not None), default=None)
