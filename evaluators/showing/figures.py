@@ -46,7 +46,8 @@ def ceiling_text(found: Mapping[str, Any]) -> str:
 def samples_text(found: Mapping[str, Any]) -> str:
     """How many samples, of how many queries; where some have no query, in how many clusters."""
     if not found["without_query"]:
-        return f"{found['samples']:,} of {found['queries']:,} queries"
+        together = "" if found["clusters"] == found["queries"] else f" in {found['clusters']:,} clusters"
+        return f"{found['samples']:,} of {found['queries']:,} queries{together}"
     return (
         f"{found['samples']:,}: {found['samples'] - found['without_query']:,} on {found['queries'] - 1:,} queries and "
         f"{found['without_query']:,} without one, in {found['clusters']:,} clusters"
