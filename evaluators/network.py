@@ -172,16 +172,10 @@ class Network:
 
 
 def restored(settings: Mapping[str, Any]) -> Network:
-    """The shape that `stored` wrote, whatever class it was: for statistics, not for judging again.
-
-    Raises:
-        ConfigError: a setting is missing or impossible.
-    """
-    names = [item.name for item in dataclasses.fields(Network)]
-    if missing := [name for name in names if name not in settings]:
-        raise ConfigError(f"the network that is stored has no {missing[0]}")
-    values = {name: tuple(value) if isinstance(value := settings[name], list) else value for name in names}
-    return Network(**values)
+    """The shape that `stored` wrote, whatever class it was: for statistics, not for judging again."""
+    known = {item.name for item in dataclasses.fields(Network)}
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+    return Network(**{name: value for name, value in values.items() if name in known})
 
 
 def _without_roles(failure: Failure) -> Judgement:

@@ -72,7 +72,7 @@ def paired(
         "queries": counts,
         "bootstrap": {"draws": draws, "seed": seed, "level": LEVEL, "clustered_by": "query"},
         "difference": {
-            "accuracy": difference(tables.accuracy(True), difference_of_shares(*right, clusters)),
+            "accuracy": difference(tables.accuracy(True), difference_of_shares(right[0], right[1], clusters)),
             "macro_f1": difference(
                 tables.macro_f1(True, tables.labels_of(human)), Interval(why=why, clusters=counts) if why else None
             ),
@@ -85,7 +85,7 @@ def paired(
         "mcnemar_exact_p": p.exact,
         "both_scored": len(both),
         "same_verdict": sum(a == b for a, b in both) / len(both) if both else None,
-        "error_correlation": _correlation(*right),
+        "error_correlation": _correlation(right[0], right[1]),
     }
 
 
