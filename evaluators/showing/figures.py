@@ -68,6 +68,7 @@ def score_text(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"blank       {found['blank_responses']:,} samples with a blank response"
     if found["network"]["guessed"] is not None:
         yield f"network     not stored with this run: the preset {found['network']['guessed']}, as it is today"
+    yield f"intervals   95 %, over {found['clusters']:,} queries: samples of one query count together"
     unscored = found["unscored"]
     yield (
         f"unscored    {unscored['samples']:,} samples, "

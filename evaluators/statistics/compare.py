@@ -45,6 +45,7 @@ def paired(
     drawn = draw(
         np.concatenate([tables.cells(human, first), tables.cells(human, second)], axis=1),
         clusters,
+        telling=telling,
         draws=draws,
         seed=seed,
     )
@@ -53,7 +54,7 @@ def paired(
         before, after = (float(statistic(part)) for part in np.split(drawn.total, 2))
         known = not np.isnan(before + after)
         if interval is None and known:
-            interval = smooth(drawn, lambda sums: _second(statistic, sums) - _first(statistic, sums), telling=telling)
+            interval = smooth(drawn, lambda sums: _second(statistic, sums) - _first(statistic, sums))
         found = interval if known and interval is not None else Interval(why="it is not defined for both")
         return {
             "first": None if np.isnan(before) else before,

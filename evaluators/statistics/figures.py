@@ -77,13 +77,13 @@ def of_verdicts(
     right = _rows(list(zip(human, judge, strict=True)), lambda pair: (pair[0] == pair[1], True))
     right_in = cluster_sums(right, clusters)
     telling = min(int((right_in[:, 0] < right_in[:, 1]).sum()), int((right_in[:, 0] > 0).sum()))
-    drawn = draw(tables.cells(human, judge), clusters, draws=draws, seed=seed)
+    drawn = draw(tables.cells(human, judge), clusters, telling=telling, draws=draws, seed=seed)
 
     def smooth_figure(statistic: Statistic, scale: Scale, why: str | None = None) -> dict[str, Any]:
         value = tables.figure(statistic(drawn.total))
         if value is None:
             return {**undefined("one label is all there is"), "n": n}
-        return figure(value, n, Interval(why=why) if why else smooth(drawn, statistic, scale, telling=telling))
+        return figure(value, n, Interval(why=why) if why else smooth(drawn, statistic, scale))
 
     labels = tables.labels_of(human)
     return {

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -166,35 +166,37 @@ class Drawn:
     """As they are, (columns,)."""
     by_cluster: Array
     """With clusters drawn anew, (draws, columns)."""
-    by_sample: Array
-    """With samples drawn anew one by one, (draws, columns)."""
     clusters: int
-    alike: float
-    """`all_alike`."""
+    by_sample: Array | None = None
+    """With samples drawn anew one by one, (draws, columns), where the design effect cannot be told."""
+    alike: float = 1.0
+    """`all_alike`, which then stands for it."""
 
 
-def draw(rows: Array, clusters: Sequence[Hashable], *, draws: int = DRAWS, seed: int = 0) -> Drawn:
+def draw(
+    rows: Array, clusters: Sequence[Hashable], *, telling: int | None = None, draws: int = DRAWS, seed: int = 0
+) -> Drawn:
     """One set of draws for all figures of the same sums.
 
     Args:
         rows: what each sample adds, (samples, columns).
+        telling: clusters that hold the rarer outcome (errors, samples that two judges see differently), if there is
+            one. With fewer than `LEAST_WITH`, the samples of a cluster are taken for all alike.
     """
     sums = cluster_sums(rows, clusters)
-    sizes = cluster_sums(np.ones((len(rows), 1)), clusters)
+    found = Drawn(rows.sum(0), resampled(sums, draws=draws, seed=seed), len(sums))
+    if telling is None or telling >= LEAST_WITH:
+        return found
     kinds, counts = np.unique(rows, axis=0, return_counts=True)
     single = np.random.default_rng(seed).multinomial(len(rows), counts / len(rows), draws).astype(np.float64) @ kinds
-    return Drawn(rows.sum(0), resampled(sums, draws=draws, seed=seed), single, len(sums), all_alike(sizes[:, 0]))
+    sizes = cluster_sums(np.ones((len(rows), 1)), clusters)
+    return replace(found, by_sample=single, alike=all_alike(sizes[:, 0]))
 
 
-def smooth(drawn: Drawn, statistic: Statistic, scale: Scale = PLAIN, *, telling: int | None = None) -> Interval:
-    """Of a smooth figure of sums.
-
-    Args:
-        telling: clusters that hold the rarer outcome (errors, samples that two judges see differently), if there is
-            one; with fewer than `LEAST_WITH`, s is that of clusters whose samples are all alike.
-    """
+def smooth(drawn: Drawn, statistic: Statistic, scale: Scale = PLAIN) -> Interval:
+    """Of a smooth figure of sums."""
     floor = 0.0
-    if telling is not None and telling < LEAST_WITH:
+    if drawn.by_sample is not None:
         floor = math.sqrt(drawn.alike) * float(np.nanstd(statistic(drawn.by_sample)))
     return from_draws(float(statistic(drawn.total)), statistic(drawn.by_cluster), drawn.clusters, scale, floor=floor)
 

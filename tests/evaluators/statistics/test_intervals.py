@@ -152,8 +152,8 @@ def test_errors_of_few_queries_are_taken_for_those_of_all_their_samples() -> Non
     human = ([1, 2] * 100)[:200]
     judge = [3 - label if at in (3, 64, 125) else label for at, label in enumerate(human)]
     clusters = [at // 10 for at in range(200)]
-    drawn = draw(tables.cells(human, judge), clusters, draws=4000)
-    narrow, wide = (smooth(drawn, tables.kappa(True), FISHER, telling=count) for count in (5, 3))
+    rows_ = tables.cells(human, judge)
+    narrow, wide = (smooth(draw(rows_, clusters, telling=n, draws=4000), tables.kappa(True), FISHER) for n in (5, 3))
     assert narrow.low is not None and wide.low is not None and wide.low < narrow.low - 0.1
     assert of_verdicts(human, judge, [str(c) for c in clusters], 4000)["kappa"]["low"] == pytest.approx(wide.low)
 
