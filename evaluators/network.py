@@ -174,8 +174,10 @@ class Network:
 def restored(settings: Mapping[str, Any]) -> Network:
     """The shape that `stored` wrote, whatever class it was: for statistics, not for judging again."""
     known = {item.name for item in dataclasses.fields(Network)}
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
-    return Network(**{name: value for name, value in values.items() if name in known})
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in settings.items() if name in known
+    }
+    return Network(**values)
 
 
 def _without_roles(failure: Failure) -> Judgement:
