@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from evaluators.aggregation import AGGREGATIONS, aggregate
 from evaluators.errors import ConfigError
@@ -74,6 +76,14 @@ class Network:
                 f"--width {self.width}: there are {len(self.roles)} --roles; name as many, or leave it out"
             )
         self.window  # noqa: B018 - raises where the connection is malformed
+
+    def stored(self) -> dict[str, Any]:
+        """All settings and the class, as JSON keeps them; `restored` reads them back."""
+        kind = type(self)
+        return {
+            "class": f"{kind.__module__}.{kind.__qualname__}",
+            **json.loads(json.dumps(dataclasses.asdict(self), default=str)),
+        }
 
     @property
     def window(self) -> int | None:
@@ -163,6 +173,15 @@ class Network:
         reach = 0 if layer == 1 else reach
         within = [other for at, other in enumerate(roles, start=1) if other is not None and abs(at - neuron) <= reach]
         return within[0] if len(within) == 1 else Role("; ".join(other.text for other in within))
+
+
+def restored(settings: Mapping[str, Any]) -> Network:
+    """The shape that `stored` wrote, whatever class it was: for statistics, not for judging again."""
+    known = {item.name for item in dataclasses.fields(Network)}
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in settings.items() if name in known
+    }
+    return Network(**values)
 
 
 def _without_roles(failure: Failure, calls: tuple[Record, ...]) -> Judgement:

@@ -103,6 +103,7 @@ def summary_text(found: Mapping[str, Any]) -> list[str]:
     else:
         missing = "--hourly-wage" if saved["hourly_wage"] is None else "--judge-cost: no price of the calls is recorded"
         lines.append(f"  cost          not known; give {missing}")
+    lines += [f"no interval   {name}: {why}" for name, why in found["no_interval"].items()]
     return lines
 
 

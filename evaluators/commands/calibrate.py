@@ -68,6 +68,7 @@ def calibration_text(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"held out    {found['held_out']:,} samples, unscored counted as wrong"
     yield f"  before    {_figures(found['before'])}"
     yield f"  after     {_figures(found['after'])}"
+    yield f"  after - before: {change_text(found['against_before'])}, the best of {found['settings_tried']:,} settings"
     yield from _weights_text(found["weights"])
     if found["reliability"]:
         yield (
@@ -98,12 +99,17 @@ def _weights_text(found: Mapping[str, Any]) -> Iterator[str]:
         ("with", found["chosen"], found["held_out"]),
     ):
         yield f"  {title:<10}{setting['aggregation']}, tie margin {setting['tie_margin']:.3g}: {_figures(figures)}"
-    both = found["against_unweighted"]
-    change = {name: figure_text({**row, "value": row["difference"]}) for name, row in both["difference"].items()}
+    tried = found["settings_tried"]
     yield (
-        f"  with - without: accuracy {change['accuracy']} (McNemar p = {both['mcnemar_p']:.3g}), "
-        f"kappa {change['kappa']}"
+        f"  with - without: {change_text(found['against_unweighted'])}, the best of {tried['with']:,} settings against "
+        f"the best of {tried['without']:,}"
     )
+
+
+def change_text(found: Mapping[str, Any]) -> str:
+    """Of two settings on the same samples, by a paired test."""
+    change = {name: figure_text({**row, "value": row["difference"]}) for name, row in found["difference"].items()}
+    return f"accuracy {change['accuracy']} (McNemar p = {found['mcnemar_p']:.3g}), kappa {change['kappa']}"
 
 
 def _figures(ways: Mapping[str, Any]) -> str:

@@ -138,6 +138,10 @@ def leaderboard_text(found: Mapping[str, Any]) -> Iterator[str]:
             f"{place:>2} {row['system']:<{width}}  {strength:<24}  {rate:<22}  "
             f"{row['wins']:>6,} {row['ties']:>6,} {row['losses']:>6,}"
         )
+    whys = [
+        interval["why"] for row in rows for interval in (row["strength_interval"], row["win_rate_interval"]) if interval
+    ]
+    yield from (f"no interval: {why}" for why in dict.fromkeys(filter(None, whys)))
     if rows[0]["strength"] is None:
         yield (
             "strengths are not finite, because some group of systems never lost to the rest or was never compared with "
@@ -148,4 +152,4 @@ def leaderboard_text(found: Mapping[str, Any]) -> Iterator[str]:
 def _text(row: Mapping[str, Any], name: str) -> str:
     if row[name] is None:
         return "not finite"
-    return figure_text({"value": row[name], "low": None, "high": None, **(row[f"{name}_interval"] or {})})
+    return figure_text({**row[f"{name}_interval"], "value": row[name], "why": None})

@@ -20,6 +20,7 @@ from evaluators.asking.money import Budget, BudgetError, Prices, price
 from evaluators.errors import ConfigError, RunError
 from evaluators.judges import Backend, make
 from evaluators.network import Network
+from evaluators.network import Reviewers as Asked
 from evaluators.prompts import Prompts
 from evaluators.reviewers import Manner, Reviewers
 from evaluators.running.callers import make_callers
@@ -79,6 +80,8 @@ class Run:
         """Raises UserError for anything that would stop the run later: judges, prompts, prices, data."""
         self.config = config.complete()
         self.network: Network = config.network.build(len(config.judge))
+        self.through: Callable[[Reviewers], Asked] = lambda reviewers: reviewers
+        """What stands between the network and its reviewers, if anything does."""
         self.prompts = Prompts(_path(config.template), _path(config.families))
         self.prices = Prices(_path(config.money.prices))
         self._fields = benchmarks.parse_fields(config.fields)
@@ -194,6 +197,7 @@ class Run:
             "version": version("depthlab"),
             "seed": self.config.seed,
             "judges": [judge.identity for judge in self.judges],
+            "network": {"preset": self.config.network.preset, **self.network.stored()},
         }
 
     async def _judge(self, folder: Folder, cache: Cache | None, tally: Tally, spent_elsewhere: Decimal) -> Outcome:
@@ -268,7 +272,7 @@ class Run:
             again_after_cache=self.config.retry_unscored,
         )
         try:
-            judgement = await self.network.judge(pair, reviewers)
+            judgement = await self.network.judge(pair, self.through(reviewers))
             record = to_record(pair, judgement, calls=reviewers.records, run=made_by)
             json_line(record)
             return record

@@ -21,7 +21,7 @@ class Agreement:
     samples: int
     unscored: int
     labels: tuple[int, ...]
-    """Those that people or the judge use, of 1, 2 and 0 (tie); macro-F1 is the mean over them."""
+    """Those that people use, of 1, 2 and 0 (tie); macro-F1 is the mean over them."""
     accuracy: float | None
     macro_f1: float | None
     kappa: float | None
@@ -36,7 +36,7 @@ def agreement(counts: Mapping[tuple[int, int | None], int]) -> Agreement:
     """
     scored = {cell: count for cell, count in counts.items() if cell[1] is not None and count}
     unscored = sum(count for (_, winner), count in counts.items() if winner is None)
-    used = {label for cell in scored for label in cell}
+    used = {human for human, _ in scored}
     labels = tuple(label for label in (1, 2, 0) if label in used)
     return Agreement(sum(scored.values()), unscored, labels, *of_counts(scored, labels))
 

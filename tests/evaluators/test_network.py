@@ -15,6 +15,7 @@ from evaluators.network import Network
 from evaluators.presets import architectures
 from evaluators.samples import Pair
 from evaluators.values import Failure, Review, Role
+from tests.evaluators.conftest import records, write_pairs
 from tests.evaluators.fakes import PAIR, FakeJudge, judged
 
 ROLE_NAMES = [
@@ -248,6 +249,38 @@ def test_a_failure_takes_no_part_and_brings_no_position_bias_back():
     verdict = aggregate([layer], "mean-all", 0)
     assert verdict.winner == 0 and verdict.scores == pytest.approx((5, 5))
     assert (verdict.scored, verdict.unscored) == (3, 1)
+
+
+@pytest.mark.parametrize("aggregation", ["mean-all", "mean-last", "vote-all", "vote-last", "confidence-all"])
+@pytest.mark.parametrize("lost", ["12", "21"])
+def test_one_order_alone_gives_no_verdict(aggregation, lost):
+    """It would be the judge's position bias; with nothing but failures in an order, the sample is unscored."""
+    kept = "21" if lost == "12" else "12"
+    layers = [[review(at, kept, 8, 4, confidence=5), failure(at, lost), failure(at, lost)] for at in (1, 2)]
+    verdict = aggregate(layers, aggregation, 0)
+    assert (verdict.winner, verdict.margin, verdict.scores, verdict.scored) == (None, None, None, 0)
+    assert verdict.unscored == (2 if aggregation.endswith("last") else 4)
+    assert f"shown response {lost[0]} first" in verdict.reason and "position bias" in verdict.reason
+    # What was never asked is not missed.
+    assert aggregate([[review(1, kept, 8, 4, confidence=5)]], aggregation, 0).winner == 1
+
+
+def test_a_sample_with_a_failed_order_is_counted_as_unscored_and_judged_again(judge, tmp_path):
+    write_pairs(tmp_path / "p.jsonl", 2, human=1)
+    good = {"reply": "Score of Assistant 1: 8\nScore of Assistant 2: 4"}
+    (tmp_path / "s.jsonl").write_text(
+        json.dumps({"id": "s0", "order": "21", "error": "down"}) + "\n" + json.dumps(good)
+    )
+    words = ("--data", "p.jsonl", "--judge", "scripted:s.jsonl", "--preset", "faireval", "--retries", 0, "--no-cache")
+    done = judge("run", *words, "--out", "r")
+    assert "unscored 1" in done.stdout, done.stdout + done.stderr
+    found = {record["id"]: record["verdict"] for record in records(tmp_path / "r")}
+    assert found["s0"]["winner"] is None and found["s0"]["scores"] is None and found["s0"]["unscored"] == 3
+    assert found["s1"]["winner"] == 0
+    (tmp_path / "s.jsonl").write_text(json.dumps(good))
+    done = judge("run", *words, "--out", "r", "--retry-unscored")
+    assert done.returncode == 0, done.stderr
+    assert [record["verdict"]["winner"] for record in records(tmp_path / "r")] == [0, 0]
 
 
 def test_tie_margin_and_its_edge():
