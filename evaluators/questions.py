@@ -12,7 +12,9 @@ from evaluators.errors import RunError
 from evaluators.judges import NoSchemaError
 from evaluators.messages import Call, Message, Place, Reply, Sampling
 from evaluators.reading.ending import cut_off
+from evaluators.reading.markup import neutralize
 from evaluators.reading.scores import Scale, Unparsed
+from evaluators.storing import one_line
 from evaluators.values import Record
 
 Render = Callable[[Sequence[str], bool], tuple[Message, ...]]
@@ -145,8 +147,9 @@ class Question:
             attempt += 1
             left -= not (self._again_after_cache and answer.record.cached)
             if cut is None:
-                problem = Message("user", self._again(reason, self._structured))
-                messages = (*self._first, Message("assistant", answer.reply.text or "(nothing)"), problem)
+                problem = Message("user", self._again(neutralize(one_line(reason)), self._structured))
+                said = Message("assistant", neutralize(answer.reply.text) or "(nothing)")
+                messages = (*self._first, said, problem)
                 if not self._fits(messages):
                     messages = self._first
             elif self._widen():

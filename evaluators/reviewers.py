@@ -69,7 +69,7 @@ class Reviewers:
         outcome = await self._ask(self.callers[0], place, temperature, texts.flat(), render, read, _ROLES_SCHEMA)
         if outcome.read is None and outcome.kind != "unparsed":
             return _failure(place, outcome)
-        roles = [Role(clean(role.name), clean(role.focus)) for role in (outcome.read or ())[:at_most]]
+        roles = [*(outcome.read or ())[:at_most]]
         taken = {role.name.casefold() for role in roles}
         standing = self._prompts.family(pair.family, pair.query).perspectives
         for name in standing:

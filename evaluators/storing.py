@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_CONTROLS = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\U000e0000-\U000e007f]"
+)
 _LINE_ENDS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
 """What `str.splitlines` takes for the end of a line and JSON leaves as it is."""
 
@@ -22,8 +24,14 @@ def clean(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Without the signs by which a text could move the cursor, colour the screen or turn its direction."""
-    return _CONTROLS.sub("\ufffd", text.replace("\r\n", "\n"))
+    """Without the signs by which a text could move the cursor, colour the screen, turn its direction or hide."""
+    return _CONTROLS.sub("\ufffd", clean(text).replace("\r\n", "\n"))
+
+
+def one_line(text: str, most: int | None = None) -> str:
+    """`printable` in one line, each run of blanks a space, and at most so many characters."""
+    found = printable(" ".join(text.split()))
+    return found if most is None or len(found) <= most else found[: most - 1].rstrip() + "\u2026"
 
 
 def json_line(value: Any) -> bytes:

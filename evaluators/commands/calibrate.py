@@ -10,6 +10,7 @@ import tyro
 from evaluators.commands.bootstrap import check_bootstrap
 from evaluators.errors import ConfigError, RunError
 from evaluators.running.metrics_file import write_json
+from evaluators.saying import say
 from evaluators.showing.figures import figure_text
 from evaluators.showing.terminal import printable
 
@@ -55,8 +56,8 @@ def main(argv: Sequence[str], *, prog: str) -> int:
         path.write_text(page(run.path.resolve().name, found), encoding="utf-8")
     except OSError as error:
         raise RunError(f"{path}: {error.strerror}") from error
-    print("\n".join(calibration_text(found)))
-    print(f"charts      {path}")
+    say("\n".join(calibration_text(found)))
+    say(f"charts      {path}")
     return 0
 
 

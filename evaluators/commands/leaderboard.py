@@ -10,6 +10,7 @@ import tyro
 
 from evaluators.commands.bootstrap import check_bootstrap
 from evaluators.errors import ConfigError, RunError
+from evaluators.saying import say
 from evaluators.showing.figures import figure_text
 from evaluators.showing.terminal import printable, refused_lines
 
@@ -71,7 +72,7 @@ def main(argv: Sequence[str], *, prog: str) -> int:
         "bootstrap": {"draws": wanted.draws, "seed": wanted.seed, "clustered_by": "query"},
         "standings": [asdict(standing) for standing in standings],
     }
-    print(json.dumps(found, indent=2) if wanted.json else "\n".join(leaderboard_text(found)))
+    say(json.dumps(found, indent=2) if wanted.json else "\n".join(leaderboard_text(found)))
     return 0
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 from evaluators.errors import ConfigError
+from evaluators.saying import say
 
 if TYPE_CHECKING:
     from evaluators.statistics.planning import Discordant
@@ -59,16 +60,16 @@ def main(argv: Sequence[str], *, prog: str) -> int:
 
     shares, effect = _pilot(wanted.pilot) if wanted.pilot is not None else (_shares(wanted), None)
     needed = samples_needed(shares, wanted=wanted.power, level=wanted.level)
-    print(f"apart       only the first right {shares.only_first:.2%}, only the second {shares.only_second:.2%}")
-    print("power       chance of finding the better judge better; in brackets, of finding the worse one better")
+    say(f"apart       only the first right {shares.only_first:.2%}, only the second {shares.only_second:.2%}")
+    say("power       chance of finding the better judge better; in brackets, of finding the worse one better")
     for samples in (50, 200, 500, 1000, 2553):
         found = rejections(shares, samples, level=wanted.level)
-        print(f"  {samples:>6,} samples: {found.right:.3f} ({found.wrong:.4f})")
+        say(f"  {samples:>6,} samples: {found.right:.3f} ({found.wrong:.4f})")
     told = f"for power {wanted.power:g} at level {wanted.level:g}"
-    print(f"needed      {needed:,} samples, each of a query of its own, {told}")
+    say(f"needed      {needed:,} samples, each of a query of its own, {told}")
     if effect is not None and effect > 1:
         more = f"{math.ceil(needed * effect):,}"
-        print(f"            {more} where queries have samples as in the pilot (design effect {effect:.2f})")
+        say(f"            {more} where queries have samples as in the pilot (design effect {effect:.2f})")
     return 0
 
 
@@ -85,7 +86,7 @@ def _pilot(folders: tuple[str, str]) -> tuple[Discordant, float | None]:
             f"--pilot {' '.join(folders)}: of {n:,} samples, the first alone has {first:,} right and the second as "
             "many: nothing to plan a difference from; judge more samples, or give --accuracies"
         )
-    print(
+    say(
         f"pilot       {n:,} samples of {found['queries']:,} queries: the first alone has {first:,} right, the second "
         f"{second:,}; what follows takes these shares for exact"
     )
@@ -105,5 +106,5 @@ def _shares(wanted: PowerCommand) -> Discordant:
         first, second = (expected_accuracy(population, width) for width in wanted.widths)
         correlation = error_correlation(population, wanted.widths)
     shares = discordant(first, second, correlation)
-    print(f"judges      accuracy {first:.4f} and {second:.4f}, errors correlated {correlation:.3f}")
+    say(f"judges      accuracy {first:.4f} and {second:.4f}, errors correlated {correlation:.3f}")
     return shares

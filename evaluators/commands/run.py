@@ -6,6 +6,7 @@ from pathlib import Path
 
 from evaluators.errors import EXIT_STOPPED
 from evaluators.running.settings import parse
+from evaluators.saying import say
 from evaluators.showing.terminal import estimate_text, printable, refused_lines, summary_text
 
 
@@ -15,7 +16,6 @@ def main(argv: Sequence[str], *, prog: str) -> int:
     from evaluators.running.run import Run  # after parsing: a wrong flag should not wait for it
 
     run = Run(config)
-    say = print
     network = run.network
     say(f"data        {config.data}: {run.total:,} samples" + (f"; {run.edition}" if run.edition else ""))
     for line in refused_lines(run.data.refused):

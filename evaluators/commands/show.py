@@ -11,7 +11,9 @@ from evaluators.asking.ledger import LEDGER, Bill, read_bill
 from evaluators.errors import RunError
 from evaluators.running.folder import VERDICTS, read_records
 from evaluators.running.tally import Tally
-from evaluators.showing.terminal import network_text, printable, summary_text, verdict_text
+from evaluators.saying import say
+from evaluators.showing.terminal import network_text, summary_text, verdict_text
+from evaluators.storing import one_line
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ def main(argv: Sequence[str], *, prog: str) -> int:
     if wanted.id is not None:
         for record in read_records(path):
             if record["id"] == wanted.id:
-                print("\n".join(network_text(record)))
+                say("\n".join(network_text(record)))
                 return 0
         raise RunError(f"{path}: no sample has the id {wanted.id!r}; without an id, all are listed")
     tally, ledger = Tally(), path.with_name(LEDGER)
@@ -42,7 +44,7 @@ def main(argv: Sequence[str], *, prog: str) -> int:
         tally.add(record)
         if bill is not None:
             bill.add_calls(record)
-        print(f"{printable(record['id'])}  {verdict_text(record)}")
+        say(f"{one_line(record['id'])}  {verdict_text(record)}")
     tally.bill = read_bill(ledger) if bill is None else bill
-    print("\n".join(summary_text(tally, seconds=None)))
+    say("\n".join(summary_text(tally, seconds=None)))
     return 0

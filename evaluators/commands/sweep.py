@@ -13,6 +13,7 @@ from evaluators.running.config import JudgeConfig
 from evaluators.running.metrics_file import write_json
 from evaluators.running.settings import parse_as
 from evaluators.running.sweep import Axes, sweep
+from evaluators.saying import say
 from evaluators.showing.figures import figure_text
 from evaluators.showing.terminal import refused_lines
 
@@ -38,9 +39,9 @@ def main(argv: Sequence[str], *, prog: str) -> int:
     check_bootstrap(wanted.draws, seed=0)
     names = [item.name for item in dataclasses.fields(JudgeConfig)]
     config = JudgeConfig(**{name: getattr(wanted, name) for name in names})
-    found = sweep(config, wanted.axes, print, draws=wanted.draws, seed=0)
+    found = sweep(config, wanted.axes, say, draws=wanted.draws, seed=0)
     write_json(Path(wanted.out) / "sweep.json", found)
-    print("\n".join(sweep_text(found)))
+    say("\n".join(sweep_text(found)))
     return 0
 
 

@@ -36,6 +36,7 @@ from evaluators.running.settings import digest
 from evaluators.running.source import Source
 from evaluators.running.tally import Tally
 from evaluators.samples import Pair
+from evaluators.saying import say
 from evaluators.storing import json_line
 
 _REASON = 300
@@ -102,7 +103,7 @@ class Run:
         self.total = self.data.samples
         edition = benchmarks.editions.get(config.format)
         self.edition = None if edition is None else edition(self._source.path)
-        self.say: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True)
+        self.say: Callable[[str], None] = lambda text: say(text, file=sys.stderr, flush=True)
         """Where judges tell of what they found out; goes above the progress line while there is one."""
         self.judges = [make(spec.name, self._backend(spec)) for spec in config.judge]
         self.price_of = [

@@ -10,7 +10,7 @@ from typing import Any
 from evaluators.asking.ledger import Spent
 from evaluators.running.estimate import REPLY_TOKENS, Estimate
 from evaluators.running.tally import Tally
-from evaluators.storing import printable
+from evaluators.storing import one_line, printable
 
 _SHOWN = 5
 _WINNERS = {1: "response 1", 2: "response 2", 0: "tie"}
@@ -22,7 +22,8 @@ def _indented(text: str, by: int) -> str:
 
 def network_text(record: Mapping[str, Any]) -> Iterator[str]:
     """One sample's network, line by line: texts, roles, layers, verdict."""
-    yield f"sample {printable(record['id'])}  ({record['dataset'] or 'no data set'}, family {record['family']})"
+    where = f"{record['dataset'] or 'no data set'}, family {record['family']}"
+    yield f"sample {one_line(record['id'])}  ({one_line(where)})"
     for name in ("query", "reference", "response1", "response2"):
         if record[name] is not None:
             yield f"\n{name}"
@@ -33,7 +34,7 @@ def network_text(record: Mapping[str, Any]) -> Iterator[str]:
     for number, role in enumerate(record["roles"], start=1):
         focus = f": {role['focus']}" if role["focus"] else ""
         standing = "  (standing)" if role["standing"] else ""
-        yield _indented(f"{number}. {role['name']}{focus}{standing}", 2)
+        yield _indented(one_line(f"{number}. {role['name']}{focus}") + standing, 2)
     for failure in record["roles_failures"]:
         yield _indented(f"failed: {failure['reason']}", 2)
     for number, layer in enumerate(record["layers"], start=1):
@@ -47,15 +48,15 @@ def _review_text(item: Mapping[str, Any]) -> Iterator[str]:
     order = {"12": "1 shown first", "21": "2 shown first"}[item["order"]]
     head = f"  neuron {item['neuron']}, {order}" + (f", review {item['index'] + 1}" if item["index"] else "")
     judges = sorted({call["judge"] for call in item["calls"]})
-    head += f", by {printable(', '.join(judges))}" if judges else ""
+    head += f", by {one_line(', '.join(judges))}" if judges else ""
     if item["shortened"]:
         head += f", {item['shortened']:,} characters of its prompt left out"
     if "reason" in item:
-        yield f"{head}: unscored: {printable(item['reason'])}"
+        yield f"{head}: unscored: {one_line(item['reason'])}"
         return
     scores = " : ".join(f"{score:g}" for score in item["scores"])
     sure = f", confidence {item['confidence']:g}" if item["confidence"] is not None else ""
-    yield f"{head}: {scores}{sure}" + (f"  [{printable(item['role'])}]" if item["role"] else "")
+    yield f"{head}: {scores}{sure}" + (f"  [{one_line(item['role'])}]" if item["role"] else "")
     yield _indented(item["evidence"], 6)
 
 
@@ -63,7 +64,7 @@ def verdict_text(record: Mapping[str, Any]) -> str:
     """The verdict on a line."""
     verdict = record["verdict"]
     if verdict["scores"] is None:
-        return f"verdict: unscored: {printable(verdict['reason'])}"
+        return f"verdict: unscored: {one_line(verdict['reason'])}"
     scores = " : ".join(f"{score:.4g}" for score in verdict["scores"])
     said = "" if verdict["winner"] is None else f"{_WINNERS[verdict['winner']]}, "
     human = "" if record["human"] is None else f"; people: {_human(record)}"
@@ -97,7 +98,7 @@ def summary_text(tally: Tally, *, seconds: float | None) -> Iterator[str]:
     yield f"calls       {spent_text(tally.total)}{took}"
     if len(tally.bill.by_judge) > 1:
         for name, spent in tally.bill.by_judge.items():
-            yield f"            {printable(name)}: {spent_text(spent)}"
+            yield f"            {one_line(name)}: {spent_text(spent)}"
     for layer, spent in tally.bill.by_layer.items():
         yield f"            {f'layer {layer}' if layer else 'roles'}: {spent_text(spent)}"
     if lost := tally.total.lost:
@@ -116,7 +117,7 @@ def refused_lines(refused: Mapping[int, str] | Mapping[str, str]) -> Iterator[st
     if refused:
         yield f"refused     {len(refused):,} lines of the data, passed over (--skip-refused)"
         for number, reason in itertools.islice(refused.items(), _SHOWN):
-            yield f"            line {number}: {printable(reason)[:160]}"
+            yield f"            line {number}: {one_line(reason, 160)}"
         if len(refused) > _SHOWN:
             yield f"            and {len(refused) - _SHOWN:,} more"
 
@@ -124,7 +125,7 @@ def refused_lines(refused: Mapping[int, str] | Mapping[str, str]) -> Iterator[st
 def _reasons(head: str, reasons: Mapping[str, int]) -> Iterator[str]:
     ordered = sorted(reasons.items(), key=lambda item: -item[1])
     for reason, count in ordered[:5]:
-        yield f"{head}{count:,} x {printable(reason)[:160]}"
+        yield f"{head}{count:,} x {one_line(reason, 160)}"
     if len(ordered) > 5:
         yield f"{head}{sum(count for _, count in ordered[5:]):,} for {len(ordered) - 5} other reasons"
 

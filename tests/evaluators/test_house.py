@@ -11,7 +11,7 @@ HOUSE = Path(__file__).parents[2] / "evaluators"
 
 FLOORS = [
     ["errors", "storing", "values", "models"],
-    ["samples", "registry", "aggregation"],
+    ["samples", "saying", "registry", "aggregation"],
     ["reading"],
     ["messages", "network", "benchmarks"],
     ["presets", "prompts"],

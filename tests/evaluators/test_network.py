@@ -109,12 +109,18 @@ def test_nothing_in_a_text_is_replaced_when_orders_are_turned():
 def test_roles_of_any_name_reach_their_neurons():
     judge = FakeJudge(marked)
     judgement = judged(Network(depth=1), judge)
-    assert [role.name for role in judgement.roles] == ROLE_NAMES
+    names = [" ".join(name.split()) for name in ROLE_NAMES]
+    assert [role.name for role in judgement.roles] == names
     for call in judge.calls[1:]:
-        assert f"Take this angle of view: {ROLE_NAMES[call.place.neuron - 1]}\n" in call.messages[-1].content
+        assert _view(call) == names[call.place.neuron - 1]
     fixed = FakeJudge(marked)
     judged(Network(depth=1, roles=tuple(ROLE_NAMES)), fixed)
-    assert len(fixed.calls) == 10 and f"view: {ROLE_NAMES[2]}\n" in fixed.calls[4].messages[-1].content
+    assert len(fixed.calls) == 10 and _view(fixed.calls[4]) == ROLE_NAMES[2]
+
+
+def _view(call: Call) -> str:
+    line = r"angle of view: \[start of perspective (\w{12})\] (.*) \[end of perspective \1\]\n"
+    return re.search(line, call.messages[-1].content)[2]
 
 
 def test_too_few_roles_are_filled_up_and_too_many_cut():
@@ -137,10 +143,7 @@ def test_reference_perspectives_grow_with_the_rounds():
     network = architectures.get("widedeep-reference", flag="")(1)
     judge = FakeJudge(marked)
     judged(Network(**{**vars(network), "depth": 3, "roles": ("A", "B", "C", "D", "E"), "max_roles": 8}), judge)
-    views = {
-        (call.place.layer, call.place.neuron): re.search(r"angle of view: (.*)", call.messages[-1].content)[1]
-        for call in judge.calls
-    }
+    views = {(call.place.layer, call.place.neuron): _view(call) for call in judge.calls}
     assert views[1, 1] == "A" and views[2, 1] == "A; B" and views[2, 3] == "B; C; D" and views[3, 1] == "A; B; C"
 
 
