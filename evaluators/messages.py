@@ -18,6 +18,14 @@ class Message:
     content: str
 
 
+def folded(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The system message at the head of the first one after it, for templates and servers that know no such role."""
+    if len(messages) < 2 or messages[0].role != "system":
+        return messages
+    head, first, *rest = messages
+    return (Message(first.role, f"{head.content}\n\n{first.content}"), *rest)
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How a reply is drawn."""
@@ -57,6 +65,8 @@ class Call:
     schema: dict[str, Any] | None = None
     """JSON schema of the reply; None: free text."""
     scale: tuple[int, int] = (1, 10)
+    draw: int = 0
+    """How many equal questions came before it in its layer: neurons with one prompt are several draws, not copies."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +83,8 @@ class Reply:
     """What the model thought before it answered: kept, and read by nobody."""
     unclosed: bool = False
     """It ends within its thoughts."""
+    adapted: tuple[str, ...] = ()
+    """What was not sent as asked for, because the server does not take it: "no seed"."""
 
     def __post_init__(self) -> None:
         said = split(self.text)

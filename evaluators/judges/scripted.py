@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluators.errors import ConfigError
-from evaluators.judges import Abilities, Backend, CallError, estimated_tokens, judge
+from evaluators.judges import Abilities, Backend, CallError, estimated_tokens, judge, refuse_options
 from evaluators.messages import Call, Reply
 from evaluators.values import Usage
 
@@ -26,6 +26,7 @@ class Scripted:
     concurrency: int | None = None
 
     def __init__(self, argument: str, backend: Backend) -> None:
+        refuse_options(f"scripted:{argument}", backend)
         path = Path(argument)
         try:
             content = path.read_text(encoding="utf-8")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from evaluators.reading.markup import CHAT_MARKUP
+from evaluators.reading.markup import neutralize
+from evaluators.storing import one_line
 
 
 def code_for(texts: Sequence[str]) -> str:
@@ -25,6 +26,6 @@ def wrap(text: str, name: str, code: str) -> str:
     return f"[start of {name} {code}]\n{neutralize(text)}\n[end of {name} {code}]"
 
 
-def neutralize(text: str) -> str:
-    """Break what chat templates would read as the end of a message: `<|im_end|>` becomes `< |im_end|>`."""
-    return CHAT_MARKUP.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+def wrap_line(text: str, name: str, code: str) -> str:
+    """The same for what is named within a line, such as a perspective, which a model may have written."""
+    return f"[start of {name} {code}] {neutralize(one_line(text))} [end of {name} {code}]"

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from evaluators.reading.objects import find_objects
+from evaluators.storing import one_line
 from evaluators.values import Role
 
 MAX_NAME = 120
 MAX_FOCUS = 400
+MAX_ROLES = 200
+"""Characters of a name and of what it looks at, and how many are read. They come from a model that has just read the
+texts under judgement, and stand in the prompts of every neuron."""
 
 _ITEM = re.compile(
     r"^[ \t]*(?:[-*•–+]|\(?\d{1,2}[.):、．]|#{1,4}(?=\s)|(?:role|perspective|angle|aspect)\s*\d*\s*[:：])"
@@ -23,7 +28,8 @@ _NAME_AND_FOCUS = re.compile(r"^(?P<name>.{1,200}?)(?:\s*[:：]\s+|[:：](?=\D)|
 def parse_roles(text: str) -> tuple[Role, ...]:
     """The perspectives that a reply names, in its order, each once. Empty where it names none."""
     roles: dict[str, Role] = {}
-    for role in [*_from_json(text)] or [*_from_lines(text)]:
+    found = [*itertools.islice(_from_json(text), MAX_ROLES)] or itertools.islice(_from_lines(text), MAX_ROLES)
+    for role in found:
         if role.name:
             roles.setdefault(role.name.casefold(), role)
     return tuple(roles.values())
@@ -57,4 +63,4 @@ def _from_lines(text: str) -> Iterator[Role]:
 
 
 def _role(name: str, focus: str) -> Role:
-    return Role(name.strip()[:MAX_NAME], focus.strip()[:MAX_FOCUS])
+    return Role(one_line(name, MAX_NAME), one_line(focus, MAX_FOCUS))
