@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from importlib import import_module
 
 from evaluators.errors import EXIT_ERROR, EXIT_USAGE, ConfigError, UserError
+from evaluators.storing import printable
 
 COMMANDS = {
     "run": ("evaluators.commands.run", "judge a file of pairs with a network of LLM reviewers"),
@@ -68,5 +69,5 @@ def main(argv: Sequence[str], *, prog: str) -> int:
     try:
         return import_module(COMMANDS[name][0]).main(words[1:], prog=f"{prog} {name}")
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        print(f"error: {printable(str(error))}", file=sys.stderr, flush=True)
         return EXIT_USAGE if isinstance(error, ConfigError) else EXIT_ERROR

@@ -65,6 +65,8 @@ class Call:
     schema: dict[str, Any] | None = None
     """JSON schema of the reply; None: free text."""
     scale: tuple[int, int] = (1, 10)
+    draw: int = 0
+    """How many equal questions came before it in its layer: neurons with one prompt are several draws, not copies."""
 
 
 @dataclass(frozen=True)

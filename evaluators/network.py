@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from evaluators.aggregation import AGGREGATIONS, aggregate
@@ -69,6 +69,10 @@ class Network:
             raise ConfigError(f"--temperatures {self.temperatures}: each must be between 0 and 2, or None")
         if self.roles is not None and any(not role.strip() for role in self.roles):
             raise ConfigError("--roles: a role is empty")
+        if self.roles and self.width is not None and self.width > len(self.roles):
+            raise ConfigError(
+                f"--width {self.width}: there are {len(self.roles)} --roles; name as many, or leave it out"
+            )
         self.window  # noqa: B018 - raises where the connection is malformed
 
     @property
@@ -105,7 +109,7 @@ class Network:
         """Judge one sample."""
         roles, calls, failure = await self._roles(pair, reviewers)
         if failure is not None:
-            return _without_roles(failure)
+            return _without_roles(failure, calls)
         layers: list[Layer] = []
         for layer in range(1, self.depth + 1):
             layers.append(await self._layer(pair, roles, layer, layers[-1] if layers else (), reviewers))
@@ -161,9 +165,10 @@ class Network:
         return within[0] if len(within) == 1 else Role("; ".join(other.text for other in within))
 
 
-def _without_roles(failure: Failure) -> Judgement:
+def _without_roles(failure: Failure, calls: tuple[Record, ...]) -> Judgement:
     verdict = Verdict(None, None, None, 0, 0, f"no roles: {failure.reason}")
-    return Judgement((), failure.calls, (), verdict, failures=(failure,))
+    # The calls stand in one place, so that nobody bills them twice.
+    return Judgement((), calls, (), verdict, failures=(replace(failure, calls=()),))
 
 
 def _at_least(low: int, flag: str, value: int) -> None:

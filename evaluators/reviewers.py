@@ -1,68 +1,47 @@
-"""Who fills the neurons: renders prompts, asks judges, reads replies, asks again where they are unusable."""
+"""Who fills the neurons: renders prompts, asks judges, reads replies."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 from evaluators.asking.caller import Caller
-from evaluators.asking.fitting import fit
-from evaluators.errors import RunError
-from evaluators.judges import NoSchemaError
-from evaluators.messages import Call, Message, Place, Reply, Sampling
+from evaluators.messages import Message, Place, Reply
 from evaluators.prompts import Prompts, Seen, Texts
-from evaluators.reading.ending import cut_off
+from evaluators.questions import UNMATCHED, Manner, Outcome, Question, Render
 from evaluators.reading.roles import parse_roles
 from evaluators.reading.scores import Scale, Scores, Unparsed, parse_scores
 from evaluators.samples import Pair
+from evaluators.storing import clean
 from evaluators.values import Failure, Layer, Order, Record, Review, Role
-
-Render = Callable[[Sequence[str], bool], tuple[Message, ...]]
-"""From the texts (flat) and whether a schema is sent, to the messages."""
-
-_TOKENS_OF_FORMAT = 32
-"""Tokens that a chat template adds, at most."""
-
-
-@dataclass(frozen=True)
-class Manner:
-    """How judges are asked, apart from the network's shape."""
-
-    scale: Scale = (1, 10)
-    max_tokens: int = 1024
-    reasks: int = 2
-    structured: Literal["auto", "on", "off"] = "auto"
-    probabilities: bool = False
-    confidence: bool = False
-    context: int | None = None
-    assign: Literal["neurons", "layers"] = "neurons"
-    seed: int | None = None
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """The last reply of a question and what was read from it, after all attempts."""
-
-    read: Any
-    """None: nothing could be."""
-    reply: Reply | None
-    records: tuple[Record, ...]
-    shortened: int
-    kind: Literal["unparsed", "probabilities", "call", "context", "moderated"] = "unparsed"
-    reason: str = ""
 
 
 class Reviewers:
-    """Reviewers for a network, from one or several judges."""
+    """Of one sample, from one or several judges.
+
+    Questions of a layer whose prompts are equal are different draws: they are numbered in the order in which they are
+    put, before anything is waited for, so that the same network asks the same again.
+    """
 
     def __init__(
-        self, callers: Sequence[Caller], prompts: Prompts, manner: Manner, temperature: Callable[[int], float | None]
+        self,
+        callers: Sequence[Caller],
+        prompts: Prompts,
+        manner: Manner,
+        temperature: Callable[[int], float | None],
+        *,
+        again_after_cache: bool = False,
     ) -> None:
         self.callers = callers
+        self.records: list[Record] = []
+        """Of all calls that were made for the sample, whatever becomes of them."""
         self._prompts = prompts
         self._manner = manner
         self._temperature = temperature
+        self._again_after_cache = again_after_cache
+        self._draws: Counter[tuple[object, ...]] = Counter()
 
     def caller(self, layer: int, neuron: int) -> Caller:
         """The judge of a neuron: dealt out to the neurons in turn, or one to each layer (the last to the rest)."""
@@ -89,14 +68,19 @@ class Reviewers:
         temperature = None if self._temperature(1) is None else 0.0
         outcome = await self._ask(self.callers[0], place, temperature, texts.flat(), render, read, _ROLES_SCHEMA)
         if outcome.read is None and outcome.kind != "unparsed":
-            return Failure(0, 0, "12", 0, outcome.kind, outcome.reason, outcome.records, outcome.shortened)
-        roles = list(outcome.read or ())[:at_most]
+            return _failure(place, outcome)
+        roles = [Role(clean(role.name), clean(role.focus)) for role in (outcome.read or ())[:at_most]]
         taken = {role.name.casefold() for role in roles}
-        for name in self._prompts.families[pair.family].perspectives:
+        standing = self._prompts.families[pair.family].perspectives
+        for name in standing:
             if len(roles) < at_least and name.casefold() not in taken:
                 roles.append(Role(name, standing=True))
-        if not roles:
-            return Failure(0, 0, "12", 0, "unparsed", outcome.reason, outcome.records, outcome.shortened)
+        if len(roles) < at_least:
+            reason = (
+                f"{len(roles)} perspectives, {len(standing)} standing ones of the family among them, where {at_least} "
+                f"are asked for{': ' + outcome.reason if outcome.reason else ''}; name them with --roles"
+            )
+            return _failure(place, replace(outcome, reason=reason))
         return tuple(roles), outcome.records
 
     async def review(
@@ -140,9 +124,7 @@ class Reviewers:
         )
         scores = outcome.read
         if scores is None or outcome.reply is None:
-            return Failure(
-                layer, neuron, order, index, outcome.kind, outcome.reason, outcome.records, outcome.shortened
-            )
+            return _failure(place, outcome)
         values = scores.values
         return Review(
             layer,
@@ -151,7 +133,7 @@ class Reviewers:
             index,
             "" if role is None else role.name,
             tuple(values if order == "12" else values[::-1]),
-            scores.evidence,
+            clean(scores.evidence),
             scores.confidence,
             outcome.records,
             outcome.shortened,
@@ -166,86 +148,43 @@ class Reviewers:
         render: Render,
         read: Callable[[Reply, bool], Any],
         schema: dict[str, Any],
-    ) -> _Outcome:
-        """Ask until the reply can be read, `reasks` times more than once at most."""
-        abilities = await caller.abilities()
-        manner = self._manner
-        context = manner.context or abilities.context
-        sampling = Sampling(temperature, manner.max_tokens, manner.seed, manner.probabilities)
+    ) -> Outcome:
+        def again(reason: str, structured: bool) -> str:
+            presented = _presented(place.pair, "12")
+            scale = self._manner.scale
+            return self._prompts.again(place.pair.family, place.task, presented, reason, scale, structured=structured)
 
-        def fits(messages: Sequence[Message]) -> bool:
-            count = caller.judge.count_tokens
-            asked = sum(count(message.content) + _TOKENS_OF_FORMAT for message in messages)
-            return context is None or asked + sampling.max_tokens <= context
-
-        def fitted(structured: bool) -> tuple[tuple[Message, ...], int] | None:
-            """The first messages, and how many characters were left out of them."""
-            messages = render(texts, structured)
-            if fits(messages):
-                return messages, 0
-            short = fit(texts, lambda flat: fits(render(flat, structured)))
-            return None if short is None else (render(short[0], structured), short[1])
-
-        def asked(messages: tuple[Message, ...], attempt: int, structured: bool) -> Call:
-            return Call(messages, sampling, place, attempt, schema if structured else None, manner.scale)
-
-        structured = manner.structured == "on" or (manner.structured == "auto" and abilities.structured is not False)
-        start = fitted(structured)
-        undecided = manner.structured == "auto" and abilities.structured is None
-        if undecided and start is not None and not caller.knows(asked(start[0], 0, True)):
-            # Not known yet whether the server takes a schema: where only the text form was paid for, that is used.
-            plain = fitted(False)
-            if plain is not None and caller.knows(asked(plain[0], 0, False)):
-                structured, start = False, plain
-        if start is None:
-            reason = f"the prompt does not fit a context of {context} tokens with a reply of {sampling.max_tokens}"
-            return _Outcome(None, None, (), 0, "context", reason)
-        first, shortened = start
-        messages = first
-        records: list[Record] = []
-        reason = ""
-        for attempt in range(manner.reasks + 1):
-            try:
-                answer = await caller.ask(asked(messages, attempt, structured))
-            except NoSchemaError as error:
-                if error.lasting and manner.structured == "on":
-                    raise RunError(f"{error.reason}; use --structured auto, or off") from error
-                if error.lasting:
-                    caller.without_schema()
-                structured = False
-                first, shortened = fitted(False) or (first, shortened)
-                messages = first
-                answer = await caller.ask(asked(messages, attempt, structured))
-            records.append(answer.record)
-            if answer.reply is None:
-                kind = answer.kind if answer.kind in ("context", "moderated") else "call"
-                return _Outcome(None, None, tuple(records), shortened, kind, answer.reason or "")
-            found = _not_whole(answer.reply, sampling.max_tokens) or read(answer.reply, structured)
-            if found is UNMATCHED:
-                return _Outcome(None, None, tuple(records), shortened, "probabilities", UNMATCHED.reason)
-            if not isinstance(found, Unparsed):
-                return _Outcome(found, answer.reply, tuple(records), shortened)
-            reason = found.reason
-            problem = self._prompts.again(
-                place.pair.family, place.task, _presented(place.pair, "12"), reason, manner.scale, structured=structured
-            )
-            messages = (*first, Message("assistant", answer.reply.text or "(nothing)"), Message("user", problem))
-            if not fits(messages):
-                messages = first
-        return _Outcome(None, None, tuple(records), shortened, "unparsed", f"unreadable reply: {reason}")
+        question = Question(
+            caller,
+            place,
+            temperature,
+            manner=self._manner,
+            texts=texts,
+            render=render,
+            read=read,
+            again=again,
+            schema=schema,
+            again_after_cache=self._again_after_cache,
+            records=self.records,
+        )
+        copies = (place.layer, *question.prompt)
+        question.drawn(self._draws[copies])
+        self._draws[copies] += 1
+        return await question.answered()
 
 
-UNMATCHED = Unparsed("its token probabilities do not spell its scores")
-"""Asking again would pay for the same: it is the server's or the tokenizer's way."""
-
-
-def _not_whole(reply: Reply, max_tokens: int) -> Unparsed | None:
-    # Thoughts that only the total tells of are not bounded by max_tokens.
-    tokens = None if reply.usage.estimated else reply.usage.completion - reply.usage.reasoning
-    reason = cut_off(reply.finish, tokens, max_tokens, unclosed=reply.unclosed)
-    if reason is None and reply.thoughts and not reply.text.strip():
-        reason = "it holds only thoughts"
-    return None if reason is None else Unparsed(reason)
+def _failure(place: Place, outcome: Outcome) -> Failure:
+    return Failure(
+        place.layer,
+        place.neuron,
+        place.order,
+        place.index,
+        outcome.kind,
+        outcome.reason,
+        outcome.records,
+        outcome.shortened,
+        outcome.trace,
+    )
 
 
 def _presented(pair: Pair, order: Order) -> tuple[str, ...]:

@@ -82,10 +82,12 @@ class Failure:
     neuron: int
     order: Order
     index: int
-    kind: Literal["unparsed", "probabilities", "call", "context", "moderated"]
+    kind: Literal["unparsed", "probabilities", "call", "context", "moderated", "internal"]
     reason: str
     calls: tuple[Record, ...] = ()
     shortened: int = 0
+    trace: str | None = None
+    """Where an exception came from that none should raise."""
 
 
 Layer = Sequence[Review | Failure]

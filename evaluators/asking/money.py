@@ -87,15 +87,15 @@ class BudgetError(RunError):
 
 
 class Budget:
-    """Money spent in this run, and what the calls in flight may cost at most.
+    """Money that a folder has cost, and what the calls in flight may cost at most.
 
-    A call starts only if all that was spent, the worst case of every call in flight and its own worst case stay within
-    the limit together.
+    A call starts only if all that was spent, in this start and those before, the worst case of every call in flight and
+    its own worst case stay within the limit together.
     """
 
-    def __init__(self, limit: Decimal | None) -> None:
+    def __init__(self, limit: Decimal | None, spent: Decimal = Decimal(0)) -> None:
         self.limit = limit
-        self.spent = Decimal(0)
+        self.spent = spent
         self._reserved = Decimal(0)
         self._changed = asyncio.Condition()
 

@@ -34,9 +34,11 @@ def main(argv: Sequence[str], *, prog: str) -> int:
         return 0
     began_s = time.monotonic()
     outcome = run.judge(lambda text: say(text, flush=True))
-    for line in summary_text(outcome.tally, seconds=time.monotonic() - began_s, lost=outcome.lost):
+    for line in summary_text(outcome.tally, seconds=time.monotonic() - began_s):
         say(line)
     say(f"results     {Path(config.out) / 'verdicts.jsonl'}")
+    if outcome.fruitless is not None:
+        raise outcome.fruitless
     if outcome.stopped is None:
         return 0
     if not outcome.interrupted:

@@ -271,7 +271,8 @@ def _gumbel_sampler(torch: Any, seeds: Sequence[int], calls: Sequence[Call]) -> 
 
 
 def _seed_of(seed: int, call: Call) -> int:
-    text = repr((seed, call.messages, call.place.index, call.attempt))
+    draw = (call.draw,) if call.draw else ()
+    text = repr((seed, call.messages, call.place.index, call.attempt, *draw))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])
 
 

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from evaluators import benchmarks
+from evaluators.asking.breaker import Breaker
 from evaluators.asking.cache import Cache, default_path
 from evaluators.asking.caller import Caller, Retries, StoppedError
-from evaluators.asking.limits import Breaker, Limits
+from evaluators.asking.ledger import Ledger
+from evaluators.asking.limits import Limits
 from evaluators.asking.money import Budget, BudgetError, Prices, price
+from evaluators.asking.rates import Rates
+from evaluators.asking.window import Window
 from evaluators.errors import ConfigError, RunError
 from evaluators.judges import Backend, make
 from evaluators.network import Network
@@ -25,13 +29,19 @@ from evaluators.prompts import Prompts
 from evaluators.reviewers import Manner, Reviewers
 from evaluators.running.config import JudgeConfig
 from evaluators.running.estimate import Estimate, estimate, roles_range
-from evaluators.running.folder import Folder, to_record
+from evaluators.running.folder import VERDICTS, Folder, broken, to_record
 from evaluators.running.judge_spec import JudgeSpec, parse_options
+from evaluators.running.loop import Stop, in_a_loop, on_interrupt
 from evaluators.running.metrics_file import write_counts
 from evaluators.running.progress import ProgressLine
 from evaluators.running.settings import digest
+from evaluators.running.source import Source
 from evaluators.running.tally import Tally
 from evaluators.samples import Pair
+from evaluators.storing import json_line
+
+_MISHAPS = 5
+"""Samples in a row that break by an error of ours, after which the run stops."""
 
 
 @dataclass
@@ -42,9 +52,9 @@ class Outcome:
     total: int
     """Samples of the data."""
     spent: Decimal
-    """USD, in this run."""
+    """USD, in this start."""
     lost: int
-    """Tries of this run without an answer."""
+    """Tries of this start without an answer."""
     stopped: RunError | None = None
     """Why not all is judged; None: all is."""
 
@@ -52,6 +62,17 @@ class Outcome:
     def interrupted(self) -> bool:
         """Stopped by a person or a budget, which is no error."""
         return isinstance(self.stopped, (StoppedError, BudgetError))
+
+    @property
+    def fruitless(self) -> RunError | None:
+        """All is judged, and nothing is scored."""
+        unscored = self.tally.unscored_samples
+        if self.stopped is not None or sum(unscored.values()) < self.tally.samples:
+            return None
+        most, count = max(unscored.items(), key=lambda item: item[1])
+        return RunError(
+            f"no sample is scored: {count:,} x {most}; once that is mended, --retry-unscored judges them again"
+        )
 
 
 class Run:
@@ -64,9 +85,18 @@ class Run:
         self.prompts = Prompts(_path(config.template), _path(config.families))
         self.prices = Prices(_path(config.money.prices))
         self._fields = benchmarks.parse_fields(config.fields)
-        self.total = benchmarks.check(
-            Path(config.data), kind=config.format, fields=self._fields, families=self._families, limit=config.limit
-        )
+        self._source = Source(config.data)
+        self._stop = Stop()
+        try:
+            self.total = benchmarks.check(
+                self._source.path,
+                kind=config.format,
+                fields=self._fields,
+                families=self._families,
+                limit=config.limit,
+            )
+        except RunError as error:
+            raise RunError(self._source.named(str(error), config.data)) from error
         self.say: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True)
         """Where judges tell of what they found out; goes above the progress line while there is one."""
         self.judges = [make(spec.name, self._backend(spec)) for spec in config.judge]
@@ -106,7 +136,7 @@ class Run:
     def pairs(self) -> Iterator[Pair]:
         """The samples, read as they are needed."""
         found = benchmarks.read(
-            Path(self.config.data), kind=self.config.format, fields=self._fields, families=self._families
+            self._source.path, kind=self.config.format, fields=self._fields, families=self._families
         )
         return (pair for _, pair in itertools.islice(found, self.config.limit))
 
@@ -120,41 +150,66 @@ class Run:
     def judge(self, say: Callable[[str], None]) -> Outcome:
         """Judge everything that has no record in --out yet.
 
+        Works in a notebook and outside the main thread too.
+
         Raises:
             RunError: the folder cannot be used, or the cache.
         """
-        folder = Folder(Path(self.config.out))
+        caching = self.config.caching
+        cache = None if caching.no_cache else Cache(_path(caching.cache) or default_path())
+        folder = None
         try:
+            folder = Folder(Path(self.config.out))
             tally = Tally()
-            for record in folder.open(self.config, forget_unscored=self.config.retry_unscored):
+            for record in folder.open(self.config, self.made_by, forget_failed=self.config.retry_unscored):
                 tally.add(record)
+            tally.bill = folder.ledger.bill
             if tally.samples:
                 say(f"going on: {tally.samples:,} of {self.total:,} samples are judged already")
-            outcome = asyncio.run(self._judge(folder, tally))
+            if cache is not None and cache.database.note is not None:
+                say(cache.database.note)
+            opened = folder
+            outcome = in_a_loop(lambda: self._judge(opened, cache, tally), self._stop)
             write_counts(folder.path, tally.metrics())
             return outcome
         finally:
-            folder.close()
+            if folder is not None:
+                folder.close()
+            if cache is not None:
+                cache.close()
 
-    async def _judge(self, folder: Folder, tally: Tally) -> Outcome:
-        config = self.config
-        cache = None if config.caching.no_cache else Cache(_path(config.caching.cache) or default_path())
-        finish, halt = asyncio.Event(), asyncio.Event()
-        budget = Budget(None if config.money.budget is None else Decimal(str(config.money.budget)))
-        callers = [self._caller(number, cache, budget, halt) for number in range(len(self.judges))]
-        panel = Reviewers(callers, self.prompts, self._manner(), self.network.temperature)
-        run = {
-            "config": digest(config, self.prompts.digest),
+    @property
+    def made_by(self) -> dict[str, Any]:
+        """What decides the verdicts, as it stands in every record: a folder holds those of one such only."""
+        return {
+            "config": digest(self.config, self.prompts.digest),
             "version": version("depthlab"),
-            "seed": config.seed,
+            "seed": self.config.seed,
             "judges": [judge.identity for judge in self.judges],
         }
-        todo = (pair for pair in self.pairs() if not folder.has(pair))
+
+    async def _judge(self, folder: Folder, cache: Cache | None, tally: Tally) -> Outcome:
+        finish, halt = asyncio.Event(), asyncio.Event()
+        limit = self.config.money.budget
+        before = folder.ledger.bill.total
+        budget = Budget(None if limit is None else Decimal(str(limit)), before.cost)
+        callers = self._callers(cache, budget, folder.ledger, halt)
         stopped: list[RunError] = []
+        if cache is not None:
+            cache.database.say = self._tell
+        made_by = self.made_by
+        todo = (pair for pair in self.pairs() if not folder.has(pair))
 
         def status() -> str:
             spent = f" | {budget.spent:.4f} USD" if any(caller.price for caller in callers) else ""
             return f"{sum(tally.unscored_samples.values())} unscored{spent}"
+
+        def end(error: RunError) -> None:
+            stopped.append(error)
+            finish.set()
+            halt.set()
+
+        mishaps = Mishaps()
 
         async def work() -> None:
             """Judge one sample after another; as many of these run as there may be calls in flight."""
@@ -162,15 +217,15 @@ class Run:
                 for pair in todo:
                     if finish.is_set():
                         return
-                    judgement = await self.network.judge(pair, panel)
-                    record = to_record(pair, judgement, run=run)
+                    record = await self._sample(pair, callers, made_by)
                     folder.add(record)
                     tally.add(record)
                     progress.advance()
+                    mishaps.check(record)
             except RunError as error:
-                stopped.append(error)
-                finish.set()
-                halt.set()
+                end(error)
+            except Exception as error:
+                end(RunError(f"internal error: {type(error).__name__}: {error}; the same command goes on"))
 
         def interrupt() -> None:
             # What is in flight is paid for. Calls that the cache keeps need not become a whole sample to be saved.
@@ -180,40 +235,83 @@ class Run:
             what = "the calls" if cache is not None else "the samples"
             progress.say(f"stopping: {what} in flight will be finished (Ctrl-C again to end at once)")
 
+        self._stop.calls(interrupt)
         try:
-            with ProgressLine(self.total, tally.samples, status) as progress, _on_interrupt(interrupt):
+            with ProgressLine(self.total, tally.samples, status) as progress, on_interrupt(interrupt):
                 self.say = progress.say
-                await asyncio.gather(*(work() for _ in range(min(config.server.concurrency, self.total))))
+                await asyncio.gather(*(work() for _ in range(min(self.config.server.concurrency, self.total))))
         finally:
             for judge in self.judges:
-                await judge.close()
-            if cache is not None:
-                cache.close()
+                with suppress(Exception):
+                    await judge.close()
         reason = _most_telling(stopped)
         if reason is None and finish.is_set():
             reason = StoppedError("asked to stop")
-        return Outcome(tally, self.total, budget.spent, sum(caller.counts.lost for caller in callers), reason)
+        spent = folder.ledger.bill.total
+        return Outcome(tally, self.total, spent.cost - before.cost, spent.lost - before.lost, reason)
 
-    def _caller(self, number: int, cache: Cache | None, budget: Budget, halt: asyncio.Event) -> Caller:
-        server, spec, judge = self.config.server, self.config.judge[number], self.judges[number]
-        concurrency = spec.concurrency or server.concurrency
-        limits = Limits(
-            min(concurrency, judge.concurrency or concurrency),
-            spec.requests_per_minute or server.requests_per_minute,
-            spec.tokens_per_minute or server.tokens_per_minute,
-            Breaker(server.breaker, server.give_up, rest_s=server.backoff),
+    async def _sample(self, pair: Pair, callers: Sequence[Caller], made_by: Mapping[str, Any]) -> dict[str, Any]:
+        """A sample's record; where anything breaks that should not, one that says so. Raises RunError as `Network`."""
+        reviewers = Reviewers(
+            callers,
+            self.prompts,
+            self._manner(),
+            self.network.temperature,
+            again_after_cache=self.config.retry_unscored,
         )
-        return Caller(
-            judge,
-            limits,
-            cache=cache,
-            refresh=self.config.caching.refresh,
-            price=self.price_of[number],
-            budget=budget,
-            retries=Retries(server.retries, server.backoff),
-            stop=halt,
-            say=self._tell,
-        )
+        try:
+            judgement = await self.network.judge(pair, reviewers)
+            record = to_record(pair, judgement, calls=reviewers.records, run=made_by)
+            json_line(record)
+            return record
+        except RunError:
+            raise
+        except Exception as error:
+            judgement = broken(error, reviewers.records)
+            return to_record(pair, judgement, calls=reviewers.records, run=made_by)
+
+    def _callers(self, cache: Cache | None, budget: Budget, ledger: Ledger, halt: asyncio.Event) -> list[Caller]:
+        """One for each judge; judges of one server and account share its limits."""
+        server = self.config.server
+        database = None if cache is None else cache.database
+        accounts: dict[str, Limits] = {}
+        callers = []
+        for spec, judge, known_price in zip(self.config.judge, self.judges, self.price_of, strict=True):
+            account = getattr(judge, "account", judge.identity)
+            if account not in accounts:
+                rates = Rates(server.requests_per_minute, server.tokens_per_minute, account=account, database=database)
+                breaker = Breaker(
+                    server.breaker, server.give_up, halt, rest_s=server.backoff, name=judge.name, say=self._tell
+                )
+                accounts[account] = Limits(Window(server.concurrency, halt, server.backoff), rates, breaker, halt)
+            own = []
+            if spec.requests_per_minute or spec.tokens_per_minute or spec.concurrency or judge.concurrency:
+                rates = Rates(
+                    spec.requests_per_minute,
+                    spec.tokens_per_minute,
+                    account=f"{account} {judge.identity}",
+                    database=database,
+                )
+                most = min(
+                    server.concurrency, spec.concurrency or server.concurrency, judge.concurrency or server.concurrency
+                )
+                own.append(Limits(Window(most, halt), rates, Breaker(server.breaker, server.give_up, halt), halt))
+            callers.append(
+                Caller(
+                    judge,
+                    accounts[account],
+                    *own,
+                    cache=cache,
+                    refresh=self.config.caching.refresh,
+                    price=known_price,
+                    budget=budget,
+                    ledger=ledger,
+                    retries=Retries(server.retries, server.backoff),
+                    stop=halt,
+                    say=self._tell,
+                )
+            )
+        return callers
 
     def _manner(self) -> Manner:
         asking = self.config.asking
@@ -239,25 +337,19 @@ def _most_telling(errors: list[RunError]) -> RunError | None:
     return next((error for error in errors if not isinstance(error, StoppedError)), errors[0] if errors else None)
 
 
-@contextmanager
-def _on_interrupt(act: Callable[[], None]) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM calls `act`; a second one has its usual effect."""
-    loop = asyncio.get_running_loop()
-    signals = (signal.SIGINT, signal.SIGTERM)
+class Mishaps:
+    """Samples in a row that broke where nothing should."""
 
-    def first() -> None:
-        restore()
-        act()
+    def __init__(self) -> None:
+        self._in_a_row = 0
 
-    def restore() -> None:
-        for number in signals:
-            loop.remove_signal_handler(number)
-        # remove_signal_handler leaves what asyncio.run had not: make Ctrl-C raise KeyboardInterrupt again.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    for number in signals:
-        loop.add_signal_handler(number, first)
-    try:
-        yield
-    finally:
-        restore()
+    def check(self, record: Mapping[str, Any]) -> None:
+        """Count a sample. Raises RunError where too many broke in a row."""
+        failures = [*record["roles_failures"], *(item for layer in record["layers"] for item in layer)]
+        broken_by = [item["reason"] for item in failures if item.get("kind") == "internal"]
+        self._in_a_row = self._in_a_row + 1 if broken_by else 0
+        if self._in_a_row >= _MISHAPS:
+            raise RunError(
+                f"{self._in_a_row} samples in a row broke by an internal error, the last: {broken_by[-1]}; where it "
+                f"comes from stands in {VERDICTS} (trace); --retry-unscored judges them again once that is mended"
+            )

@@ -130,7 +130,6 @@ class _Bills:
 
     def add(self, record: Mapping[str, Any]) -> None:
         calls = [(0, call) for call in record["roles_calls"]]
-        calls += [(0, call) for failure in record["roles_failures"] for call in failure["calls"]]
         calls += [
             (at, call) for at, layer in enumerate(record["layers"], start=1) for item in layer for call in item["calls"]
         ]

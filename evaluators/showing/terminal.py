@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from evaluators.asking.ledger import Spent
 from evaluators.running.estimate import REPLY_TOKENS, Estimate
-from evaluators.running.tally import Spent, Tally
+from evaluators.running.tally import Tally
+from evaluators.storing import printable
 
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _WINNERS = {1: "response 1", 2: "response 2", 0: "tie"}
-
-
-def printable(text: str) -> str:
-    """Without the signs by which a text could move the cursor, colour the screen or turn its direction."""
-    return _CONTROLS.sub("\ufffd", text.replace("\r\n", "\n"))
 
 
 def _indented(text: str, by: int) -> str:
@@ -77,7 +72,7 @@ def _human(record: Mapping[str, Any]) -> str:
     return f"{record['human']:g}" if record["response2"] is None else _WINNERS[int(record["human"])]
 
 
-def summary_text(tally: Tally, *, seconds: float | None, lost: int) -> Iterator[str]:
+def summary_text(tally: Tally, *, seconds: float | None) -> Iterator[str]:
     """A run's summary, line by line."""
     named = {"1": "response 1", "2": "response 2", "tie": "tie", "graded": "graded"}
     parts = [f"{named[name]} {tally.winners[name]:,}" for name in named if tally.winners[name]]
@@ -96,12 +91,12 @@ def summary_text(tally: Tally, *, seconds: float | None, lost: int) -> Iterator[
         yield f"suspicious  {tally.suspicious_samples:,} samples with responses that try to judge themselves ({kinds})"
     took = "" if seconds is None else f", {_duration(seconds)}"
     yield f"calls       {spent_text(tally.total)}{took}"
-    if len(tally.by_judge) > 1:
-        for name, spent in tally.by_judge.items():
+    if len(tally.bill.by_judge) > 1:
+        for name, spent in tally.bill.by_judge.items():
             yield f"            {printable(name)}: {spent_text(spent)}"
-    for layer, spent in sorted(tally.by_layer.items()):
+    for layer, spent in tally.bill.by_layer.items():
         yield f"            {f'layer {layer}' if layer else 'roles'}: {spent_text(spent)}"
-    if lost:
+    if lost := tally.total.lost:
         yield f"            {lost:,} tries without an answer, which a provider may have billed"
     metrics = tally.metrics()["agreement"]
     if metrics is not None and metrics["samples"]:
@@ -122,12 +117,14 @@ def _reasons(head: str, reasons: Mapping[str, int]) -> Iterator[str]:
 
 def spent_text(spent: Spent) -> str:
     """Calls, tokens and cost."""
-    if not spent.calls:
+    if not spent.calls and not spent.prompt_tokens:
         return f"0 made, {spent.cached:,} from the cache"
     cost = f"{spent.cost:.4f} USD" if spent.cost or not spent.unpriced else "unpriced"
     if spent.cost and spent.unpriced:
         cost += f" and {spent.unpriced:,} calls unpriced"
     tokens = f"{spent.prompt_tokens:,} + {spent.completion_tokens:,} tokens"
+    if spent.estimated:
+        tokens += f" (estimated for {spent.estimated:,} calls, whose usage the server did not tell)"
     return f"{spent.calls:,} made, {spent.cached:,} from the cache, {tokens}, {cost}"
 
 

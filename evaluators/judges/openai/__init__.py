@@ -60,6 +60,8 @@ class OpenAI:
         self.identity = f"openai:{argument}@{url}"
         if backend.options:
             self.identity += f" {json.dumps(backend.options, sort_keys=True)}"
+        self.account = f"{url} {backend.key_env or ''}"
+        """Whose limits its calls count against."""
         self._asked = refusals.Asked(f"openai:{argument}", url, backend.key_env, bool(key), "")
         self._mask = Mask(key)
         self._options = backend.options

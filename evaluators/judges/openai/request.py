@@ -157,7 +157,7 @@ def build(call: Call, model: str, manners: Manners, options: Mapping[str, Any]) 
         request["temperature"] = sampling.temperature
     if sampling.seed is not None:
         # Several reviews of one neuron are several draws.
-        request["seed"] = sampling.seed + 1000 * call.place.index + call.attempt
+        request["seed"] = sampling.seed + 1000 * call.place.index + 100_000 * call.draw + call.attempt
     if sampling.probabilities and call.place.task == "review":
         request |= {"logprobs": True, "top_logprobs": manners.top}
     if call.schema is not None:

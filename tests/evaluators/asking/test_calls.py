@@ -12,33 +12,22 @@ from pathlib import Path
 
 import pytest
 
-from evaluators.asking import limits
+from evaluators.asking import breaker as breaker_module
+from evaluators.asking import rates
+from evaluators.asking.breaker import Breaker, OutageError
 from evaluators.asking.cache import Cache, key_of
-from evaluators.asking.caller import Caller, Retries
-from evaluators.asking.limits import Breaker, Limits, OutageError, Rate
 from evaluators.asking.money import Budget, BudgetError, Price, Prices
+from evaluators.asking.rates import Rates
 from evaluators.errors import ConfigError, RunError
 from evaluators.judges import CallError
 from evaluators.messages import Call, Message, Place, Reply, Sampling
 from evaluators.reading.probabilities import Token, expectation, expected_score
 from evaluators.values import Usage
-from tests.evaluators.fakes import PAIR, FakeJudge
+from tests.evaluators.fakes import PAIR, FakeJudge, caller
 
 
 def call(text: str = "q", **place: object) -> Call:
     return Call((Message("user", text),), Sampling(0.0, 16), Place(PAIR, "review", **place))  # type: ignore[arg-type]
-
-
-def caller(judge: object, cache: Cache | None = None, **more: object) -> Caller:
-    settings = {
-        "cache": cache,
-        "refresh": False,
-        "price": None,
-        "budget": Budget(None),
-        "retries": Retries(2, 0.0),
-        "stop": asyncio.Event(),
-    } | more
-    return Caller(judge, Limits(8, None, None, Breaker(50, 60)), **settings)  # type: ignore[arg-type]
 
 
 def test_no_torch_until_a_local_judge_is_asked_for_and_nothing_of_training():
@@ -111,8 +100,8 @@ def test_refresh_asks_again_and_keeps_the_new_reply(tmp_path):
 def test_claims_of_dead_processes_do_not_hold(tmp_path):
     cache = Cache(tmp_path / "c")
     code = (
-        "import sys; from pathlib import Path; from evaluators.asking.cache import Cache; "
-        "c = Cache(Path(sys.argv[1])); assert c.claims.take('k'); import os; os._exit(9)"
+        "import asyncio, os, sys; from pathlib import Path; from evaluators.asking.cache import Cache; "
+        "c = Cache(Path(sys.argv[1])); assert asyncio.run(c.claim('k')) is None; os._exit(9)"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "c"], env=environment, check=False)
@@ -129,30 +118,26 @@ def test_a_file_that_is_no_cache_is_refused(tmp_path):
 def test_prune(tmp_path):
     cache = Cache(tmp_path / "c")
     for judge in ("a", "a", "b"):
-        cache.put(f"{judge}{len(cache.summary())}{judge}", judge, Reply("x", Usage(1, 1)), None)
+        asyncio.run(cache.put(f"{judge}{len(cache.summary())}{judge}", judge, Reply("x", Usage(1, 1)), None))
     assert cache.prune(before=0.0, judge=None) == 0 and cache.prune(before=None, judge="a") == 2
     assert [(row[0], row[1]) for row in cache.summary()] == [("b", 1)]
 
 
-def test_a_rate_spreads_calls_evenly(monkeypatch):
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_rate_spreads_calls_evenly(monkeypatch, tmp_path, shared):
     now = [100.0]
-    slept: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        slept.append(seconds)
-
-    monkeypatch.setattr(limits.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(limits.asyncio, "sleep", sleep)
+    monkeypatch.setattr(rates.time, "time", lambda: now[0])
 
     async def run() -> list[float]:
-        rate = Rate(120)  # one every half second, and one second's worth at once
-        for _ in range(6):
-            await rate.take()
+        database = Cache(tmp_path / "c").database if shared else None
+        # Two processes of one account share its turns: one every half second, and one second's worth at once.
+        each = [Rates(120, None, account="a", database=database) for _ in range(2 if shared else 1)] * 3
+        waits = [await rate.take(1000) for rate in (each * 2)[:6]]
         now[0] += 10
-        await rate.take()
-        rate.correct(4)
-        await rate.take()
-        return slept
+        waits.append(await each[0].take(1))
+        await each[0].correct(0, requests=4)
+        waits.append(await each[-1].take(1))
+        return waits
 
     # 100 s is long after nothing: the burst is of a second, then half a second each; then rest, and 4 units of debt.
     assert asyncio.run(run()) == pytest.approx([0, 0, 0, 0.5, 1.0, 1.5, 0, 1.5])
@@ -160,8 +145,8 @@ def test_a_rate_spreads_calls_evenly(monkeypatch):
 
 def test_a_breaker_gives_up_only_after_its_time(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(limits.time, "monotonic", lambda: now[0])
-    breaker = Breaker(2, give_up_s=10)
+    monkeypatch.setattr(breaker_module.time, "monotonic", lambda: now[0])
+    breaker = Breaker(2, 10, asyncio.Event())
     now[0] = 1
     breaker.failed("a"), breaker.failed("b")
     breaker.worked()

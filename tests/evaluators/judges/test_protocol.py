@@ -11,12 +11,10 @@ from typing import Any
 import pytest
 
 from evaluators.asking.cache import Cache
-from evaluators.asking.caller import Caller, Retries
-from evaluators.asking.limits import Breaker, Limits
-from evaluators.asking.money import Budget
 from evaluators.errors import ConfigError
 from evaluators.judges import Abilities, Backend, CallError, judges, make
 from evaluators.messages import Call, Reply
+from tests.evaluators.fakes import caller
 from tests.evaluators.judges.asking import call
 from tests.evaluators.server import REVIEW, Server
 from tests.evaluators.tiny import TEMPLATE, tiny_model
@@ -73,19 +71,6 @@ def made(example: Example, folder: Path, server: Server, **backend: Any) -> Any:
     judge = make(example.name(folder, server), Backend(base_url=server.url, **backend))
     judge.worth_caching = True
     return judge
-
-
-def caller(judge: Any, cache: Cache) -> Caller:
-    return Caller(
-        judge,
-        Limits(8, None, None, Breaker(50, 60)),
-        cache=cache,
-        refresh=False,
-        price=None,
-        budget=Budget(None),
-        retries=Retries(0),
-        stop=asyncio.Event(),
-    )
 
 
 def asked(judge: Any, *calls: Call) -> list[Reply | BaseException]:
