@@ -287,3 +287,30 @@ def test_thoughts_have_a_price_of_their_own_where_one_is_given(judge, server, tm
     (call,) = records(tmp_path / "out")[0]["layers"][0][0]["calls"]
     assert Decimal(call["cost"]) == Decimal(100 * 2 + 10 * 10 + 1000 * 5) / 10**6
     assert text_for(server.requests[0]) and completion("x").status == 200
+
+
+@pytest.mark.parametrize(
+    ("manner", "more"),
+    [
+        (vendors.loading(0.6), ()),
+        (vendors.limited(40), ()),
+        (vendors.limited(40, {"Retry-After": "0.2"}), ()),
+        (vendors.slow(0.05), ()),
+        (vendors.mistral, ("--seed", 1)),
+        (vendors.gemini, ("--seed", 1)),
+        (vendors.gemma, ()),
+        (vendors.o_series, ()),
+        (vendors.deepseek, ()),
+        (vendors.old, ()),
+    ],
+)
+def test_no_review_is_lost_to_a_vendors_manners_with_the_default_settings(judge, server, tmp_path, manner, more):
+    """The default network and concurrency: 13 calls a sample, 32 in flight."""
+    server.manner = manner
+    flags = ["--judge", "openai:m", "--base-url", server.url, "--data", write_pairs(tmp_path / "p.jsonl", 8)]
+    done = judge("run", *flags, "--out", "out", "--backoff", 0.05, *more)
+    assert done.returncode == 0, done.stderr
+    found = records(tmp_path / "out")
+    assert len(found) == 8
+    assert [record["verdict"]["unscored"] for record in found] == [0] * 8
+    assert [record["verdict"]["scored"] for record in found] == [12] * 8
