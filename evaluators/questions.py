@@ -20,12 +20,10 @@ Render = Callable[[Sequence[str], bool], tuple[Message, ...]]
 
 _TOKENS_OF_FORMAT = 32
 """Tokens that a chat template adds, at most."""
-_MOST_ROOM = 8
-"""Times --max-tokens that a reply may have in the end, after others were cut off."""
-
-
 UNMATCHED = Unparsed("its token probabilities do not spell its scores")
 """Asking again would pay for the same: it is the server's or the tokenizer's way."""
+_MOST_ROOM = 8
+"""Times --max-tokens that a reply may have in the end, after others were cut off."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +136,7 @@ class Question:
                 kind = "call" if answer.kind == "rate" or answer.kind == "outage" else answer.kind  # noqa: PLR1714
                 return Outcome(None, None, tuple(records), self._shortened, kind, answer.reason or "", answer.trace)
             cut = self._cut_off(answer.reply)
-            found = Unparsed(cut) if cut is not None else self._read_whole(answer.reply)
+            found = self._read(answer.reply, self._structured) if cut is None else cut
             if found is UNMATCHED:
                 return Outcome(None, None, tuple(records), self._shortened, "probabilities", UNMATCHED.reason)
             if not isinstance(found, Unparsed):
@@ -157,15 +155,13 @@ class Question:
                 break  # cut off, and no more room: the same would come of the same
         return Outcome(None, None, tuple(records), self._shortened, "unparsed", f"unreadable reply: {reason}")
 
-    def _cut_off(self, reply: Reply) -> str | None:
+    def _cut_off(self, reply: Reply) -> Unparsed | None:
         # Thoughts that only the total tells of are not bounded by max_tokens.
         tokens = None if reply.usage.estimated else reply.usage.completion - reply.usage.reasoning
-        return cut_off(reply.finish, tokens, self._call.sampling.max_tokens, unclosed=reply.unclosed)
-
-    def _read_whole(self, reply: Reply) -> Any:
-        if reply.thoughts and not reply.text.strip():
-            return Unparsed("it holds only thoughts")
-        return self._read(reply, self._structured)
+        reason = cut_off(reply.finish, tokens, self._call.sampling.max_tokens, unclosed=reply.unclosed)
+        if reason is None and reply.thoughts and not reply.text.strip():
+            reason = "it holds only thoughts"
+        return None if reason is None else Unparsed(reason)
 
     async def _once(self, messages: tuple[Message, ...], attempt: int) -> Answer:
         try:

@@ -7,21 +7,20 @@ Who lets go of what: `ask` of the future that equal calls in flight wait for, `_
 from __future__ import annotations
 
 import asyncio
-import random
 import traceback
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
-from typing import Literal
 
+from evaluators.asking.answers import Answer, Counts, Retries, StoppedError, plus
 from evaluators.asking.cache import Cache, key_of
 from evaluators.asking.ledger import Ledger
 from evaluators.asking.limits import Limits
 from evaluators.asking.money import Budget, Price
 from evaluators.errors import RunError
-from evaluators.judges import Abilities, CallError, Judge, Kind, NoSchemaError
+from evaluators.judges import Abilities, CallError, Judge, NoSchemaError
 from evaluators.messages import Call, Reply
 from evaluators.storing import clean
 from evaluators.values import Record, Usage
@@ -32,51 +31,6 @@ _HOPELESS = 10
 """Calls that fail for good before any has succeeded, after which the run stops."""
 HOPELESS_QUESTIONS = 20
 """Questions without a reply that can be read, before any with one, after which the run stops."""
-
-
-class StoppedError(RunError):
-    """Someone asked for an end: no new call is made."""
-
-
-@dataclass(frozen=True)
-class Retries:
-    """How a call without an answer is tried again: waits of `first_s` x 2^k with full jitter."""
-
-    most: int = 6
-    first_s: float = 1.0
-    longest_s: float = 60.0
-    longest_asked_s: float = 300.0
-    """A server that is down and asks for a longer wait has refused the call."""
-
-    def wait_s(self, tried: int) -> float:
-        """Before the try after `tried` ones. Jitter keeps calls from returning all at once."""
-        return random.uniform(0, min(self.longest_s, self.first_s * 2 ** min(tried - 1, 30)))
-
-
-@dataclass
-class Counts:
-    """What a judge has done in this run."""
-
-    calls: int = 0
-    """Replies that were made, not counting those from the cache."""
-    cached: int = 0
-    failed: int = 0
-    read: int = 0
-    """Questions whose reply could be read."""
-    unread: int = 0
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A reply with its record, or why there is none."""
-
-    reply: Reply | None
-    record: Record
-    reason: str | None = None
-    kind: Kind | Literal["internal"] = "call"
-    """Of the failure."""
-    trace: str | None = None
-    """Where an exception came from that no judge should raise."""
 
 
 class _InternalError(CallError):
@@ -238,7 +192,7 @@ class Caller:
             except NoSchemaError:
                 raise
             except CallError as error:
-                used = _sum(used, error.usage)
+                used = plus(used, error.usage)
                 if error.kind == "rate" and error.retry:
                     self._check_stop()
                     continue
@@ -252,7 +206,7 @@ class Caller:
                 await self._limits.breaker.wait(self._retries.wait_s(tried))
                 self._check_stop()
             else:
-                used = _sum(used, reply.usage)
+                used = plus(used, reply.usage)
                 self.counts.calls += 1
                 self._tell(reply, call)
                 cost = None if self.price is None else str(self.price.of(used))
@@ -313,7 +267,9 @@ class Caller:
         """Of the judge, and clean: it can be stored. Whatever a judge raises fails this call alone."""
         try:
             reply = await self.judge.ask(call)
-            return replace(reply, text=clean(reply.text), thoughts=clean(reply.thoughts))
+            text, thoughts = clean(reply.text), clean(reply.thoughts)
+            is_clean = text is reply.text and thoughts is reply.thoughts
+            return reply if is_clean else replace(reply, text=text, thoughts=thoughts)
         except (CallError, RunError):
             raise
         except Exception as error:
@@ -339,18 +295,6 @@ class Caller:
         if isinstance(error, _InternalError):
             return Answer(None, record, reason, "internal", clean("".join(traceback.format_exception(error))))
         return Answer(None, record, reason, error.kind)
-
-
-def _sum(one: Usage, other: Usage | None) -> Usage:
-    if other is None:
-        return one
-    return Usage(
-        one.prompt + other.prompt,
-        one.completion + other.completion,
-        one.cached_prompt + other.cached_prompt,
-        one.estimated or other.estimated,
-        one.reasoning + other.reasoning,
-    )
 
 
 def _beside(reply: Reply) -> tuple[str, tuple[str, ...]]:

@@ -7,12 +7,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import tyro
-
 from evaluators.commands.bootstrap import check_bootstrap
 from evaluators.errors import ConfigError
 from evaluators.running.config import JudgeConfig
 from evaluators.running.metrics_file import write_json
+from evaluators.running.settings import parse_as
 from evaluators.running.sweep import Axes, sweep
 
 
@@ -31,7 +30,7 @@ class SweepConfig(JudgeConfig):
 
 def main(argv: Sequence[str], *, prog: str) -> int:
     """`depthlab judge sweep`. Raises UserError as `Run` does."""
-    wanted = tyro.cli(SweepConfig, args=list(argv), prog=prog, config=(tyro.conf.OmitArgPrefixes,))
+    wanted = parse_as(SweepConfig, argv, prog=prog)
     if wanted.money.dry_run:
         raise ConfigError("--dry-run: ask `depthlab judge run --dry-run` for the largest width and depth instead")
     check_bootstrap(wanted.draws, seed=0)

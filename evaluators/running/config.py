@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import tyro
 
@@ -124,14 +124,14 @@ class ServerConfig:
     """Passed through to servers and chat templates, as NAME=VALUE: --option reasoning_effort=low
     'extra_body={"chat_template_kwargs": {"enable_thinking": false}}'. null leaves a parameter out."""
     concurrency: int = 32
-    """Calls in flight at most."""
+    """Calls in flight to a server and account at most; fewer where it refuses so many."""
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
-    """Tokens of prompts and replies."""
+    """Tokens of prompts and replies; both limits hold for a server and account, over all judges and processes."""
     timeout: float = 120.0
     """Seconds for one call, its whole reply included."""
     retries: int = 6
-    """Try a call again so often after a rate limit, a server error, a timeout or a dropped connection."""
+    """Try a call again so often after a server error, a timeout or a dropped connection (rate limits do not count)."""
     backoff: float = 1.0
     """Seconds to wait at most before the first retry, doubled each time; a server's Retry-After goes before."""
     breaker: int = 8
@@ -158,7 +158,7 @@ class MoneyConfig:
     """What it costs."""
 
     budget: float | None = None
-    """USD that this run may spend; it stops before it would pass them."""
+    """USD that --out may cost over all starts; the run stops before it would pass them."""
     prices: str | None = None
     """YAML file of MODEL: {input: USD, output: USD} per million tokens, added to the built-in table."""
     dry_run: bool = False
@@ -213,7 +213,7 @@ class JudgeConfig:
     seed: int | None = None
     """Seed of simulated and local judges, and sent to servers if given."""
     retry_unscored: bool = False
-    """Judge samples again that are unscored in --out."""
+    """Judge samples of --out again of which anything is unscored; what is scored comes from the cache."""
     network: NetworkConfig = field(default_factory=NetworkConfig)
     asking: AskingConfig = field(default_factory=AskingConfig)
     server: ServerConfig = field(default_factory=ServerConfig)
@@ -227,7 +227,7 @@ class JudgeConfig:
         _check(self.seed is None or self.seed >= 0, "seed", self.seed, "at least 0")
         self.network.build(len(self.judge) or 1)
 
-    def complete(self) -> JudgeConfig:
+    def complete(self) -> Self:
         """These settings, if a run can start with them; a file with some of them need not say all.
 
         Raises:

@@ -14,34 +14,28 @@ from pathlib import Path
 from typing import Any
 
 from evaluators import benchmarks
-from evaluators.asking.breaker import Breaker
 from evaluators.asking.cache import Cache, default_path
-from evaluators.asking.caller import Caller, Retries, StoppedError
-from evaluators.asking.ledger import Ledger
-from evaluators.asking.limits import Limits
+from evaluators.asking.caller import Caller, StoppedError
 from evaluators.asking.money import Budget, BudgetError, Prices, price
-from evaluators.asking.rates import Rates
-from evaluators.asking.window import Window
 from evaluators.errors import ConfigError, RunError
 from evaluators.judges import Backend, make
 from evaluators.network import Network
 from evaluators.prompts import Prompts
 from evaluators.reviewers import Manner, Reviewers
+from evaluators.running.callers import make_callers
 from evaluators.running.config import JudgeConfig
 from evaluators.running.estimate import Estimate, estimate, roles_range
-from evaluators.running.folder import VERDICTS, Folder, broken, to_record
+from evaluators.running.folder import Folder, broken, to_record
 from evaluators.running.judge_spec import JudgeSpec, parse_options
 from evaluators.running.loop import Stop, in_a_loop, on_interrupt
 from evaluators.running.metrics_file import write_counts
+from evaluators.running.mishaps import Mishaps
 from evaluators.running.progress import ProgressLine
 from evaluators.running.settings import digest
 from evaluators.running.source import Source
 from evaluators.running.tally import Tally
 from evaluators.samples import Pair
 from evaluators.storing import json_line
-
-_MISHAPS = 5
-"""Samples in a row that break by an error of ours, after which the run stops."""
 
 
 @dataclass
@@ -147,10 +141,11 @@ class Run:
             for roles in roles_range(self.network, len(self.judges))
         ]
 
-    def judge(self, say: Callable[[str], None]) -> Outcome:
-        """Judge everything that has no record in --out yet.
+    def judge(self, say: Callable[[str], None], *, spent_elsewhere: Decimal = Decimal(0)) -> Outcome:
+        """Judge everything that has no record in --out yet. Works in a notebook and outside the main thread too.
 
-        Works in a notebook and outside the main thread too.
+        Args:
+            spent_elsewhere: USD that count against the budget beside those of the folder.
 
         Raises:
             RunError: the folder cannot be used, or the cache.
@@ -169,7 +164,7 @@ class Run:
             if cache is not None and cache.database.note is not None:
                 say(cache.database.note)
             opened = folder
-            outcome = in_a_loop(lambda: self._judge(opened, cache, tally), self._stop)
+            outcome = in_a_loop(lambda: self._judge(opened, cache, tally, spent_elsewhere), self._stop)
             write_counts(folder.path, tally.metrics())
             return outcome
         finally:
@@ -188,12 +183,12 @@ class Run:
             "judges": [judge.identity for judge in self.judges],
         }
 
-    async def _judge(self, folder: Folder, cache: Cache | None, tally: Tally) -> Outcome:
+    async def _judge(self, folder: Folder, cache: Cache | None, tally: Tally, spent_elsewhere: Decimal) -> Outcome:
         finish, halt = asyncio.Event(), asyncio.Event()
         limit = self.config.money.budget
         before = folder.ledger.bill.total
-        budget = Budget(None if limit is None else Decimal(str(limit)), before.cost)
-        callers = self._callers(cache, budget, folder.ledger, halt)
+        budget = Budget(None if limit is None else Decimal(str(limit)), before.cost + spent_elsewhere)
+        callers = make_callers(self.config, self.judges, self.price_of, cache, budget, folder.ledger, halt, self._tell)
         stopped: list[RunError] = []
         if cache is not None:
             cache.database.say = self._tell
@@ -270,49 +265,6 @@ class Run:
             judgement = broken(error, reviewers.records)
             return to_record(pair, judgement, calls=reviewers.records, run=made_by)
 
-    def _callers(self, cache: Cache | None, budget: Budget, ledger: Ledger, halt: asyncio.Event) -> list[Caller]:
-        """One for each judge; judges of one server and account share its limits."""
-        server = self.config.server
-        database = None if cache is None else cache.database
-        accounts: dict[str, Limits] = {}
-        callers = []
-        for spec, judge, known_price in zip(self.config.judge, self.judges, self.price_of, strict=True):
-            account = getattr(judge, "account", judge.identity)
-            if account not in accounts:
-                rates = Rates(server.requests_per_minute, server.tokens_per_minute, account=account, database=database)
-                breaker = Breaker(
-                    server.breaker, server.give_up, halt, rest_s=server.backoff, name=judge.name, say=self._tell
-                )
-                accounts[account] = Limits(Window(server.concurrency, halt, server.backoff), rates, breaker, halt)
-            own = []
-            if spec.requests_per_minute or spec.tokens_per_minute or spec.concurrency or judge.concurrency:
-                rates = Rates(
-                    spec.requests_per_minute,
-                    spec.tokens_per_minute,
-                    account=f"{account} {judge.identity}",
-                    database=database,
-                )
-                most = min(
-                    server.concurrency, spec.concurrency or server.concurrency, judge.concurrency or server.concurrency
-                )
-                own.append(Limits(Window(most, halt), rates, Breaker(server.breaker, server.give_up, halt), halt))
-            callers.append(
-                Caller(
-                    judge,
-                    accounts[account],
-                    *own,
-                    cache=cache,
-                    refresh=self.config.caching.refresh,
-                    price=known_price,
-                    budget=budget,
-                    ledger=ledger,
-                    retries=Retries(server.retries, server.backoff),
-                    stop=halt,
-                    say=self._tell,
-                )
-            )
-        return callers
-
     def _manner(self) -> Manner:
         asking = self.config.asking
         return Manner(
@@ -335,21 +287,3 @@ def _path(text: str | None) -> Path | None:
 def _most_telling(errors: list[RunError]) -> RunError | None:
     """The error that stopped the others."""
     return next((error for error in errors if not isinstance(error, StoppedError)), errors[0] if errors else None)
-
-
-class Mishaps:
-    """Samples in a row that broke where nothing should."""
-
-    def __init__(self) -> None:
-        self._in_a_row = 0
-
-    def check(self, record: Mapping[str, Any]) -> None:
-        """Count a sample. Raises RunError where too many broke in a row."""
-        failures = [*record["roles_failures"], *(item for layer in record["layers"] for item in layer)]
-        broken_by = [item["reason"] for item in failures if item.get("kind") == "internal"]
-        self._in_a_row = self._in_a_row + 1 if broken_by else 0
-        if self._in_a_row >= _MISHAPS:
-            raise RunError(
-                f"{self._in_a_row} samples in a row broke by an internal error, the last: {broken_by[-1]}; where it "
-                f"comes from stands in {VERDICTS} (trace); --retry-unscored judges them again once that is mended"
-            )

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import tyro
 import yaml
@@ -18,6 +18,7 @@ from evaluators.errors import ConfigError
 from evaluators.running.config import JudgeConfig
 from evaluators.running.judge_spec import JudgeSpec
 
+ConfigT = TypeVar("ConfigT", bound=JudgeConfig)
 _FREE = ("out", "data", "limit", "retry_unscored", "money", "caching")
 _FREE_OF_SERVER = (
     "key_env",
@@ -35,16 +36,23 @@ _FREE_OF_SERVER = (
 
 
 def parse(argv: Sequence[str], *, prog: str) -> JudgeConfig:
-    """The settings of a run.
+    """The settings of a run. Raises ConfigError and SystemExit as `parse_as`."""
+    return parse_as(JudgeConfig, argv, prog=prog)
+
+
+def parse_as(kind: type[ConfigT], argv: Sequence[str], *, prog: str) -> ConfigT:
+    """The settings of a `kind` that may have more than those of a run.
 
     Raises:
         ConfigError: an impossible setting, with its flag.
         SystemExit: help was asked for, or a flag is unknown or malformed (tyro has printed which, and the nearest).
     """
     file, flags = _take_config(argv)
-    default: dict[str, Any] = {} if file is None else {"default": load(file)}
-    config = tyro.cli(JudgeConfig, args=flags, prog=prog, config=(tyro.conf.OmitArgPrefixes,), **default)
-    return config.complete()
+    default: dict[str, Any] = {}
+    if file is not None:
+        stored = load(file)
+        default["default"] = kind(**{item.name: getattr(stored, item.name) for item in dataclasses.fields(stored)})
+    return tyro.cli(kind, args=flags, prog=prog, config=(tyro.conf.OmitArgPrefixes,), **default).complete()
 
 
 def load(path: Path) -> JudgeConfig:

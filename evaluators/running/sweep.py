@@ -85,13 +85,15 @@ def sweep(config: JudgeConfig, axes: Axes, say: Callable[[str], None], *, draws:
     prices = Prices(None if config.money.prices is None else Path(config.money.prices).expanduser())
     points: list[dict[str, Any]] = []
     made = cached = 0
+    spent = Decimal(0)
     # Without a second layer, nothing is connected.
     connections = axes.connections if max(axes.depths) > 1 else axes.connections[:1]
     for width in sorted(axes.widths, reverse=True):
         for at, connection in enumerate(connections):
             folder = Path(config.out) / "points" / f"width-{width}-of-{max(axes.widths)}-{connection.replace(':', '-')}"
-            outcome = _judge(config, axes, width, connection, folder)
+            outcome = _judge(config, axes, width, connection, folder, spent)
             say(f"judged      width {width}, {connection}: {outcome.tally.total.calls:,} calls made")
+            spent += outcome.tally.total.cost
             if outcome.stopped is not None:
                 raise RunError(f"{outcome.stopped}; what is judged is kept, and the same command goes on")
             bills = _Bills(prices)
@@ -110,15 +112,19 @@ def sweep(config: JudgeConfig, axes: Axes, say: Callable[[str], None], *, draws:
     return {"points": points, "calls_made": made, "calls_from_cache": cached, "draws": draws, "seed": seed}
 
 
-def _judge(config: JudgeConfig, axes: Axes, width: int, connection: str, folder: Path) -> Outcome:
+def _judge(config: JudgeConfig, axes: Axes, width: int, connection: str, folder: Path, spent: Decimal) -> Outcome:
+    """One point.
+
+    Args:
+        spent: USD that other points have cost, which the budget is for too.
+    """
     network = dataclasses.replace(
         config.network, width=width, depth=max(axes.depths), connection=connection, min_roles=1, max_roles=width
     )
     run = Run(dataclasses.replace(config, out=str(folder), network=network))
     shape = {item.name: getattr(run.network, item.name) for item in dataclasses.fields(Network)}
     run.network = Narrowed(**shape, widest=max(axes.widths))
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    return run.judge(lambda text: None)
+    return run.judge(lambda text: None, spent_elsewhere=spent)
 
 
 class _Bills:

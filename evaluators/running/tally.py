@@ -73,13 +73,13 @@ class Tally:
         self.suspicious_samples += bool(record["suspicious"])
         if record["human"] is not None and not is_single:
             self.confusion[int(record["human"]), verdict["winner"]] += 1
-        self._think(record["roles_calls"])
         for layer in record["layers"]:
             for item in layer:
                 self.reviews += 1
-                self._think(item["calls"])
                 if "reason" in item:
                     self._count(self.unscored_reviews, item["reason"])
+                self._count_thoughts(item["calls"])
+        self._count_thoughts(record["roles_calls"])
 
     @property
     def total(self) -> Spent:
@@ -110,7 +110,7 @@ class Tally:
             },
         }
 
-    def _think(self, calls: Iterable[Mapping[str, Any]]) -> None:
+    def _count_thoughts(self, calls: Iterable[Mapping[str, Any]]) -> None:
         for call in calls:
             thoughts = call.get("thoughts", "")  # records of earlier versions have none
             self.thoughts += bool(thoughts)

@@ -191,3 +191,10 @@ def test_a_ledger_adds_up_and_is_made_shorter(tmp_path):
     with pytest.raises(RunError, match="line 2 is no line of a bill"):
         read_bill(path)
     assert Bill().total == Spent()
+
+
+def test_a_budget_of_a_sweep_is_for_all_its_points(judge, server, words):
+    for _ in range(2):
+        done = judge("sweep", *words(4)[1:], "--widths", 1, 2, 3, "--depths", 2, "--budget", CALL_USD * 60)
+        assert done.returncode == 1 and "--budget" in done.stderr
+    assert 30 < len(server.delivered) <= 60
