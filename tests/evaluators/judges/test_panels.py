@@ -206,6 +206,16 @@ def test_a_panel_across_vendors_from_a_yaml_file(judge, server, environment, tmp
         assert judge("run", "--config", "out/config.yaml").returncode == 0
 
 
+def test_one_model_on_two_servers_is_two_judges_in_the_results(judge, server, tmp_path):
+    with Server() as second:
+        names = [f"openai:m@{server.url}", f"openai:m@{second.url}"]
+        pairs = write_pairs(tmp_path / "p.jsonl", 3)
+        done = judge("run", "--judge", *names, "--data", pairs, "--preset", "panel", "--out", "out")
+        assert done.returncode == 0, done.stderr
+        found = {review["calls"][0]["judge"] for record in records(tmp_path / "out") for review in record["layers"][0]}
+        assert found == {f"m@{server.url}", f"m@{second.url}"} and len(server.requests) == len(second.requests) == 6
+
+
 def test_limits_of_a_judge_go_before_those_of_the_run(judge, server, tmp_path):
     server.manner = vendors.slow(0.05)
     settings = {
