@@ -16,6 +16,7 @@ from evaluators.statistics.intervals import (
     design_effect,
     difference_of_shares,
     draw,
+    few,
     rare,
     smooth,
 )
@@ -65,7 +66,7 @@ def paired(
             "why": found.why,
         }
 
-    why = rare(human, clusters)
+    why = few(counts) or rare(human, clusters)
     p = mcnemar(lost.astype(bool).tolist(), gained.astype(bool).tolist(), clusters)
     both = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
     return {

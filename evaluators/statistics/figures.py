@@ -11,7 +11,7 @@ import numpy as np
 from evaluators.statistics import tables
 from evaluators.statistics.baselines import baselines, ceilings
 from evaluators.statistics.bootstrap import DRAWS, LEVEL, Statistic, cluster_sums
-from evaluators.statistics.intervals import FISHER, LOGIT, Interval, Scale, draw, rare, smooth
+from evaluators.statistics.intervals import FISHER, LOGIT, Interval, Scale, draw, few, rare, smooth
 from evaluators.statistics.position import figure, position, rate, undefined
 from evaluators.statistics.runs import JudgedRun, Sample
 
@@ -83,7 +83,8 @@ def of_verdicts(
         value = tables.figure(statistic(drawn.total))
         if value is None:
             return {**undefined("one label is all there is"), "n": n}
-        return figure(value, n, Interval(why=why) if why else smooth(drawn, statistic, scale))
+        withheld = few(drawn.clusters) or why
+        return figure(value, n, Interval(why=withheld) if withheld else smooth(drawn, statistic, scale))
 
     labels = tables.labels_of(human)
     return {
