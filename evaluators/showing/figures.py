@@ -68,7 +68,8 @@ def score_text(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"blank       {found['blank_responses']:,} samples with a blank response"
     if found["network"]["guessed"] is not None:
         yield f"network     not stored with this run: the preset {found['network']['guessed']}, as it is today"
-    yield f"intervals   95 %, over queries or what is drawn like one: {found['clusters']:,}"
+    over = "queries" if found["clusters"] == found["queries"] else "clusters of queries"
+    yield f"intervals   95 %, over {found['clusters']:,} {over}: samples of one count together"
     unscored = found["unscored"]
     yield (
         f"unscored    {unscored['samples']:,} samples, "

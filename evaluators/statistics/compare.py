@@ -83,7 +83,7 @@ def paired(
         "only_first_right": int(lost.sum()),
         "only_second_right": int(gained.sum()),
         "design_effect": design_effect(gained, lost, clusters) if counts >= LEAST_CLUSTERS else None,
-        "mcnemar_p": p.robust,
+        "mcnemar_p": p.robust if counts >= LEAST_CLUSTERS else p.exact,
         "mcnemar_exact_p": p.exact,
         "both_scored": len(both),
         "same_verdict": sum(a == b for a, b in both) / len(both) if both else None,
