@@ -54,17 +54,14 @@ def score(run: JudgedRun, *, draws: int = DRAWS, seed: int = 0) -> dict[str, Any
 def agreement(samples: Sequence[Sample], draws: int = DRAWS, seed: int = 0) -> dict[str, Any]:
     """Accuracy, macro-F1 and kappa on the scored samples, and on all with the unscored counted as wrong."""
     labelled = [sample for sample in samples if sample.human is not None]
-    ways = {"scored": [sample for sample in labelled if sample.winner is not None], "unscored_as_wrong": labelled}
-    return {
-        name: of_verdicts(
-            [sample.human for sample in some if sample.human is not None],
-            [sample.winner for sample in some],
-            [sample.cluster for sample in some],
-            draws,
-            seed,
-        )
-        for name, some in ways.items()
-    }
+    scored = [sample for sample in labelled if sample.winner is not None]
+
+    def of(some: Sequence[Sample]) -> dict[str, Any]:
+        human = [sample.human for sample in some if sample.human is not None]
+        return of_verdicts(human, [s.winner for s in some], [s.cluster for s in some], draws, seed)
+
+    found = of(labelled)
+    return {"scored": found if len(scored) == len(labelled) else of(scored), "unscored_as_wrong": found}
 
 
 def of_verdicts(
