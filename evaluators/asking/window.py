@@ -67,7 +67,9 @@ class Window:
         try:
             await turn
         except asyncio.CancelledError:
-            if not turn.cancelled():  # the place was ours already
+            if turn.cancelled():
+                self._waiting.remove(turn)
+            else:  # the place was ours already
                 self._leave()
             raise
 
