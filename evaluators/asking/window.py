@@ -67,10 +67,10 @@ class Window:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.cancelled():
-                self._waiting.remove(turn)
-            else:  # the place was ours already
+            if not turn.cancelled():  # the place was ours already
                 self._leave()
+            elif turn in self._waiting:
+                self._waiting.remove(turn)
             raise
 
     def _leave(self) -> None:
