@@ -67,11 +67,13 @@ class Writer:
     def __init__(self, run_dir: Path) -> None:
         self._run_dir, self._path = run_dir, run_dir / NAME
         self._me = Holder.here()
+        self._made_folder = False
         self._end = threading.Event()
         self._beating = threading.Thread(target=self._beat, name="writer", daemon=True)
 
     def __enter__(self) -> Writer:
         try:
+            self._made_folder = not self._run_dir.exists()
             self._run_dir.mkdir(parents=True, exist_ok=True)
             while not self._take():
                 self._wait_or_refuse()
@@ -86,7 +88,8 @@ class Writer:
         with suppress(OSError):
             if (held := _read(self._path)) and held[0] == self._me:
                 self._path.unlink()
-            self._run_dir.rmdir()  # of a run that never began; a folder with anything in it stays
+            if self._made_folder:
+                self._run_dir.rmdir()  # of a run that never began; with anything in it, it stays
 
     def _take(self) -> bool:
         # Exclusive creation is atomic on network file systems too, where locks may not reach other machines.

@@ -61,10 +61,10 @@ def pretrain(run: RunConfig, settings: Callable[..., RunConfig] | None = None) -
 
         def begin() -> Start:
             folder.enter_context(Writer(Path(run.run_dir)))
-            found = run
-            if settings is not None and run.resume is not None:
-                found = settings(check=manifest.verify, say=console.warn)
-            start = Start.of(found, console.warn)
+            if settings is None or run.resume is None:
+                start = Start.of(run, console.warn)
+            else:
+                start = Start.of(settings(check=manifest.verify, say=console.warn), say=lambda text: None)
             _tidy(start, console)
             return start
 

@@ -57,7 +57,16 @@ def test_after_a_kill_the_next_writer_begins_at_once(holding, tmp_path: Path, re
             time.sleep(0.01)
     with Writer(tmp_path / "run"):
         assert is_empty(tmp_path / "run")
+    assert not (tmp_path / "run" / NAME).exists()
+
+
+def test_a_run_that_never_began_leaves_no_folder(tmp_path: Path) -> None:
+    with Writer(tmp_path / "run"):
+        pass
     assert not (tmp_path / "run").exists()
+    with Writer(tmp_path):
+        pass
+    assert tmp_path.exists()
 
 
 def test_a_process_number_that_is_used_again_is_not_the_writer(tmp_path: Path) -> None:
