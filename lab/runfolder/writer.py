@@ -176,7 +176,7 @@ def _read(path: Path) -> tuple[Holder | None, int] | None:
 def _begun(process: int) -> float:
     """Clock ticks from the boot of the machine to the process's start, which no change of the clock moves (Linux); else
     seconds since 1970."""
-    if sys.platform == "linux":
+    if platform.system() == "Linux":
         return float(Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19])
     return psutil.Process(process).create_time()
 

@@ -17,7 +17,7 @@ from launch.command import Launch
 from tests.launch.conftest import REPOSITORY, losses, run
 
 LAUNCH = REPOSITORY / "launch"
-# Size: (layers, width, MLP, heads), learning rate, steps, warm-up, Post-LN layers of Mix-LN; DESIGN section 3.
+# Size: (layers, width, MLP, heads), learning rate, steps, warm-up, Post-LN layers of Mix-LN: the papers'.
 PUBLISHED: dict[str, tuple[tuple[int, int, int, int], float, int, int, int]] = {
     "71m": ((12, 512, 1368, 8), 1e-3, 10_000, 1_000, 3),
     "130m": ((12, 768, 2048, 12), 1e-3, 20_000, 2_000, 3),
@@ -57,6 +57,8 @@ def test_a_recipe_is_the_published_run(size, scheme):
     assert settings.train.precision == "bf16" and settings.model.vocab_size == 32_000
     assert (settings.data.source, settings.data.subset, settings.data.tokenizer) == (("allenai/c4",), "en", "t5-base")
     assert 512 % (settings.train.micro_batch * 16) == 0, "two nodes of 8 GPUs divide the batch"
+    assert settings.data.readers % 16 == 0, "and read every file once"
+    assert 1e7 < settings.eval.blocks * 256 <= settings.data.heldout_blocks * 256
 
 
 @pytest.mark.parametrize("size", PUBLISHED)
