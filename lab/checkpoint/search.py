@@ -46,7 +46,7 @@ def find(run_dir: Path, resume: str, say: Callable[[str], None], check: Check = 
         raise RunError(
             f"--resume {resume}: no such folder; give a run, or a checkpoint such as RUN/{path_of(Path(), 300)}"
         )
-    if (folder / FOLDER).is_dir():
+    if (folder / FOLDER).is_dir() or ((folder / "config.yaml").is_file() and not is_ours(folder)):
         return _newest(folder, resume, say, check)
     try:
         check(folder)
@@ -90,11 +90,13 @@ def _steps(run_dir: Path, resume: str) -> list[int]:
 
 
 def run_of(checkpoint: Path) -> Path | None:
-    """The folder of the run that a checkpoint belongs to, by where it stands; None for one that was taken elsewhere."""
-    above = checkpoint.absolute().parent
-    if above.name == SUPERSEDED:
-        above = above.parent
-    return above.parent if above.name == FOLDER else None
+    """The folder of the run that a checkpoint belongs to, by where it stands or, if it is a link, where it leads to;
+    None for one that was taken elsewhere."""
+    for path in (checkpoint.absolute(), checkpoint.resolve()):
+        above = path.parent.parent if path.parent.name == SUPERSEDED else path.parent
+        if above.name == FOLDER:
+            return above.parent
+    return None
 
 
 def resolve(path: str) -> str:

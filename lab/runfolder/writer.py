@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -60,11 +61,16 @@ class Holder:
 class Writer:
     """While it is entered, this process alone writes in a run's folder; the ranks of one launch are one writer.
 
+    Args:
+        run_dir: the folder; it is made.
+        say: is told why this may take a minute.
+
     Raises:
         RunError: another process does, and lives; or the folder cannot be written.
     """
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, say: Callable[[str], None] = lambda text: None) -> None:
+        self._say = say
         self._run_dir, self._path = run_dir, run_dir / NAME
         self._me = Holder.here()
         self._made_folder = False
@@ -103,7 +109,7 @@ class Writer:
 
     def _wait_or_refuse(self) -> None:
         """Returns when the holder is gone, and its file with it."""
-        first, begun_s = _read(self._path), time.monotonic()
+        first, begun_s, told = _read(self._path), time.monotonic(), False
         while (seen := _read(self._path)) is not None and first is not None:
             holder = seen[0]
             if holder is not None and holder.is_gone():
@@ -119,6 +125,12 @@ class Writer:
             if time.monotonic() - begun_s > SILENT_S:
                 self._put_away(holder)
                 return
+            if not told and holder is not None:
+                self._say(
+                    f"{self._run_dir}: process {holder.process} on {holder.host} writes there since {holder.since}, or "
+                    f"was lost; waiting {SILENT_S:g} s for a sign of it"
+                )
+                told = True
             time.sleep(min(BEAT_S, SILENT_S) / 10)
 
     def _put_away(self, gone: Holder | None) -> None:

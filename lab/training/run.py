@@ -60,7 +60,7 @@ def pretrain(run: RunConfig, settings: Callable[..., RunConfig] | None = None) -
     with ExitStack() as signals, Heartbeat(run.train.hang_timeout).watching() as heartbeat, ExitStack() as folder:
 
         def begin() -> Start:
-            folder.enter_context(Writer(Path(run.run_dir)))
+            folder.enter_context(Writer(Path(run.run_dir), console.say))
             if settings is None or run.resume is None:
                 start = Start.of(run, console.warn)
             else:

@@ -8,19 +8,21 @@ it is to compute), and by the main rank alone when it is the folder's only write
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lab.checkpoint import manifest
+from lab.checkpoint.folder import path_of
 from lab.checkpoint.progress import Progress, read_progress
 from lab.checkpoint.search import Check, find_or_none, run_of
 from lab.config import read
 from lab.config.names import flat
 from lab.config.resume import differences
 from lab.config.sections import RunConfig
-from lab.errors import ConfigError, RunError
+from lab.errors import ConfigError, RunError, UserError
 
 CONFIG = "config.yaml"
 """As in `lab.runfolder.folder`, which brings torch."""
@@ -41,11 +43,16 @@ def parse(argv: Sequence[str], *, prog: str, check: Check = manifest.complete, s
     """
 
     def stored(resume: str, run_dir: str) -> RunConfig | None:
-        checkpoint = find_or_none(Path(run_dir), resume, say, check)
-        if checkpoint is None:
-            return None
-        own = str(run_of(checkpoint) or RunConfig().run_dir)
-        return dataclasses.replace(settings_of(checkpoint), run_dir=own, resume=None)
+        try:
+            checkpoint = find_or_none(Path(run_dir), resume, say, check)
+            if checkpoint is None:
+                return None
+            own = str(run_of(checkpoint) or RunConfig().run_dir)
+            return dataclasses.replace(settings_of(checkpoint), run_dir=own, resume=None)
+        except UserError:
+            if os.environ.get("RANK", "0") == "0":
+                raise
+            return None  # what this process alone cannot find is told with its rank, once all have met
 
     return read.parse(argv, prog=prog, stored=stored)
 
@@ -101,14 +108,14 @@ class Start:
         stored = settings_of(checkpoint)
         changed = tuple(differences(stored, run))
         position = read_progress(checkpoint, stored)
-        origin = run_of(checkpoint.resolve())
-        if folder.resolve() not in checkpoint.resolve().parents:
+        origin = run_of(checkpoint)
+        if origin is None or origin.resolve() != folder.resolve():
             _refuse_existing(folder)
-            branch = f"{origin or checkpoint} at step {position.step}"
+            branch = f"{(origin or checkpoint).resolve()} at step {position.step}"
             return cls(
                 dataclasses.replace(run, resume=str(checkpoint.resolve())), checkpoint, position, changed, branch
             )
-        if origin is None or checkpoint.resolve().parent != origin / "checkpoints":
+        if checkpoint.resolve() != path_of(folder, position.step).resolve():
             raise RunError(
                 f"--resume {run.resume}: was set aside when {folder} took another course, and the records there are "
                 "that one's; go on with it as a branch, in another --run-dir"

@@ -21,7 +21,7 @@ from lab.report.read import read as read_report
 from lab.runfolder import metrics
 from lab.training.run import pretrain
 from lab.training.signals import SIGNALS, StopRequest
-from lab.training.start import Start, parse
+from lab.training.start import Start, parse, refuse_others
 
 QUICK = {"train__steps": 9, "checkpoint__every": 3, "eval__every": 0, "monitors__every": 0}
 
@@ -83,6 +83,41 @@ def test_without_a_run_dir_a_run_goes_on_in_its_own_folder_wherever_that_was_mov
     moved = trained.rename(tmp_path / "moved")
     for named in (moved, path_of(moved, 9)):
         assert parse(["--resume", str(named)], prog="test").run_dir == str(moved)
+
+
+def test_a_folder_of_checkpoints_that_is_a_link_and_a_link_to_a_checkpoint_are_the_runs_own(
+    trained, settings, tmp_path
+):
+    (trained / "best").symlink_to("checkpoints/step-000006")
+    (tmp_path / "also").symlink_to(trained)
+
+    def step(run_dir: Path, named: str | Path) -> int:
+        start = Start.of(parse(["--run-dir", str(run_dir), "--resume", str(named)], prog="test"), print)
+        assert start.branch is None and start.run.optim.lr == 3e-3
+        return start.position.step
+
+    assert step(trained, trained / "best") == 6
+    (trained / "checkpoints").rename(tmp_path / "scratch")
+    (trained / "checkpoints").symlink_to(tmp_path / "scratch")
+    assert step(trained, "latest") == step(tmp_path / "also", "auto") == 9
+
+
+def test_a_run_without_checkpoints_is_no_damaged_checkpoint(trained, tmp_path):
+    shutil.rmtree(trained / "checkpoints")
+    with pytest.raises(RunError, match="no whole checkpoint in .*first/checkpoints"):
+        parse(["--run-dir", str(tmp_path / "new"), "--resume", str(trained)], prog="test")
+
+
+def test_what_one_process_of_several_cannot_find_is_told_when_all_have_met(trained, monkeypatch):
+    words = ["--run-dir", str(trained.parent / "not mounted"), "--resume", "latest"]
+    with pytest.raises(RunError, match="no whole checkpoint"):
+        parse(words, prog="test")
+    monkeypatch.setenv("RANK", "1")
+    alone = parse(words, prog="test")
+    with pytest.raises(
+        ConfigError, match="--train.micro-batch: this process began with 16, and the run goes on with 4"
+    ):
+        refuse_others(alone, dataclasses.replace(load(trained / "config.yaml"), run_dir=alone.run_dir))
 
 
 def test_a_checkpoint_has_the_settings_it_was_trained_with_not_those_of_later_sessions(trained, settings):
