@@ -75,9 +75,9 @@ class OptimConfig:
     """Learning rate after warm-up: down to the floor by a cosine or a line; constant; or wsd (constant, then a line
     down over the last part of the run)."""
     warmup: float = 0.1
-    """Length of the linear warm-up: a share of the steps if below 1, else a number of steps."""
+    """Length of the linear warm-up: a share of the run if below 1, else a number of steps."""
     decay: float = 0.2
-    """Length of wsd's last part: a share of the steps if below 1, else a number of steps."""
+    """Length of wsd's last part: a share of the run if below 1, else a number of steps."""
     floor: float = 0.1
     """Learning rate of the last step, as a share of the peak."""
 

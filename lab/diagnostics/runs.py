@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -17,7 +18,6 @@ from transformers import AutoConfig, PreTrainedModel
 from lab.checkpoint import manifest
 from lab.checkpoint.folder import path_of
 from lab.checkpoint.search import resolve
-from lab.config.read import load as load_settings
 from lab.diagnostics import registry, targets
 from lab.diagnostics.engine.probe import Probe
 from lab.diagnostics.engine.probe_source import make_probe
@@ -27,7 +27,7 @@ from lab.diagnostics.options import Options
 from lab.diagnostics.record import Record, load
 from lab.diagnostics.targets import Target
 from lab.errors import RunError
-from lab.runfolder.folder import CONFIG
+from lab.runfolder.folder import ENVIRONMENT
 
 WATCH_INTERVAL_S = 5.0
 
@@ -189,8 +189,11 @@ def watch(run_dir: Path, plan: Plan, *, parent: int | None = None) -> None:
 
 
 def _is_complete(run_dir: Path, done: set[str]) -> bool:
-    config = run_dir / CONFIG
-    return config.is_file() and str(path_of(run_dir, load_settings(config).steps)) in done
+    try:
+        steps = json.loads((run_dir / ENVIRONMENT).read_text(encoding="utf-8"))["derived"]["steps"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return str(path_of(run_dir, steps)) in done
 
 
 def _still_there(target: Target, plan: Plan) -> Record | None:

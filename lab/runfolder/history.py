@@ -16,5 +16,6 @@ def history(environment: dict[str, Any]) -> list[tuple[int, str]]:
         told = [entry for entry in told if entry[0] < step or entry[1].startswith("branch")]
         if session.get("branch"):
             told.append((step, f"branch of {session['branch']}"))
-        told += [(step, str(line)) for line in session.get("changed", [])]
+        changed = session.get("changed")
+        told += [(step, str(line)) for line in changed] if isinstance(changed, list) else []
     return told
