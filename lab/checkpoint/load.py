@@ -9,8 +9,6 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 import normalization  # noqa: F401  (registers our model types)
-from lab.checkpoint import manifest
-from lab.checkpoint.folder import step_of
 from lab.checkpoint.search import resolve
 from lab.errors import RunError
 
@@ -24,13 +22,11 @@ def load_model(path: str | Path, *, dtype: str | torch.dtype = "auto", **options
         **options: for `AutoModelForCausalLM.from_pretrained`, such as `device_map` or `attn_implementation`.
 
     Raises:
-        RunError: nothing that can be loaded, an incomplete checkpoint, or weights that are missing, superfluous or of
-            another shape.
+        RunError: nothing that can be loaded, an incomplete or damaged checkpoint, or weights that are missing,
+            superfluous or of another shape.
     """
     source = resolve(str(path))
     folder = Path(source)
-    if step_of(folder) is not None:
-        _refuse_incomplete(folder)
     try:
         model, report = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, output_loading_info=True, **options)
     except OSError as error:
@@ -41,10 +37,3 @@ def load_model(path: str | Path, *, dtype: str | torch.dtype = "auto", **options
         listed = "; ".join(f"{kind.replace('_', ' ')}: {', '.join(keys[:4])}" for kind, keys in faults.items())
         raise RunError(f"{source} does not hold the weights of its config: {listed}")
     return model
-
-
-def _refuse_incomplete(folder: Path) -> None:
-    try:
-        manifest.read(folder)
-    except ValueError as error:
-        raise RunError(str(error)) from error

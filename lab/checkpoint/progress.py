@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from lab.config.sections import RunConfig
+
 TRAINER = "trainer.json"
 
 
@@ -19,6 +21,8 @@ class Progress:
     """Targets predicted so far, over all ranks."""
     sequences: int = 0
     """Blocks taken from the data so far, over all ranks."""
+    positions: int = 0
+    """Positions trained on so far: those blocks' tokens, less what the end of a token budget cut off."""
 
 
 def write_progress(folder: Path, progress: Progress) -> None:
@@ -26,6 +30,15 @@ def write_progress(folder: Path, progress: Progress) -> None:
     (folder / TRAINER).write_text(json.dumps(asdict(progress)), encoding="utf-8")
 
 
-def read_progress(folder: Path) -> Progress:
-    """Where the run stood."""
-    return Progress(**json.loads((folder / TRAINER).read_text(encoding="utf-8")))
+def read_progress(folder: Path, run: RunConfig) -> Progress:
+    """Where the run stood.
+
+    Args:
+        folder: a checkpoint.
+        run: its settings, which tell the positions that older checkpoints do not.
+    """
+    stored = json.loads((folder / TRAINER).read_text(encoding="utf-8"))
+    if "positions" not in stored:
+        taken = stored["sequences"] * run.data.block_length
+        stored["positions"] = taken if run.train.tokens is None else min(taken, run.train.tokens)
+    return Progress(**stored)

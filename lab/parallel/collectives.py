@@ -70,6 +70,27 @@ def together(work: Callable[[], Result]) -> Result:
     return result
 
 
+def on_main(work: Callable[[], Result]) -> Result:
+    """Run `work` on the main rank alone, and hand what it gives, anything that can be pickled, to all.
+
+    Raises:
+        UserError: what failed there, on every rank.
+    """
+    told: list[Any] = [None, None]
+    if rank_and_world()[0] == 0:
+        try:
+            told[0] = work()
+        except UserError as error:
+            told[1] = error
+        except OSError as error:
+            told[1] = RunError(str(error))
+    if several():
+        dist.broadcast_object_list(told)
+    if told[1] is not None:
+        raise told[1]
+    return told[0]
+
+
 def raise_if_any_failed(failure: Exception | None) -> None:
     """Every rank calls it, with its own failure or None; raises on all of them if any failed.
 

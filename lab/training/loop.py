@@ -28,15 +28,17 @@ from lab.model.flops import flops_per_token, peak_flops
 from lab.model.loss import count_targets, token_loss_sum
 from lab.monitors import build
 from lab.parallel.accelerator import leave
-from lab.parallel.collectives import all_sum, gather, raise_if_any_failed
+from lab.parallel.collectives import all_sum, gather, raise_if_any_failed, several
 from lab.parallel.heartbeat import Heartbeat
 from lab.parallel.places import Groups
 from lab.parallel.sharding import sharding_of
+from lab.runfolder import metrics
 from lab.runfolder.console import Console
 from lab.training import nonfinite
+from lab.training.budget import Budget
 from lab.training.evaluate import evaluate
 from lab.training.logbook import Logbook
-from lab.training.optim import build_optimizer, learning_rate
+from lab.training.optim import build_optimizer
 from lab.training.signals import StopRequest
 from lab.training.step import StepResult
 
@@ -88,7 +90,8 @@ class Trainer:
         self.saver = Saver(run, model, sharding, tokenizer, accelerator, console, heartbeat, resume_from)
         state: dict[str, Any] | None = None
         if resume_from is not None:
-            self.progress, state = restore(resume_from, model, sharding, accelerator, console)
+            heartbeat.at("reading the training state, as long as the file system needs", limited=False)
+            self.progress, state = restore(resume_from, run, model, sharding, accelerator, console)
         self.batches = corpus.batches(
             rank=accelerator.process_index,
             world_size=accelerator.num_processes,
@@ -96,11 +99,13 @@ class Trainer:
             start_sequences=self.progress.sequences,
             state=state,
         )
+        self.budget = Budget(run, self.progress)
         self.logbook = Logbook(
             run,
             accelerator,
             console,
             self.progress,
+            self.budget,
             flops_per_token=self.flops_per_token,
             peak_flops=self.peak_flops,
         )
@@ -109,7 +114,7 @@ class Trainer:
 
     # -- the run ---------------------------------------------------------------------------------------------------
 
-    def run(self) -> bool:
+    def run(self, stop_request: StopRequest) -> bool:
         """Train to the end of the budget.
 
         Returns:
@@ -119,15 +124,12 @@ class Trainer:
             RunError: a loss or gradient that is not finite (no update was made of it), or a last checkpoint that
                 could not be written.
         """
-        self.stop_request = StopRequest(self.run_dir, looks_for_file=self.accelerator.is_main_process)
-        if self.progress.step >= self.run_config.steps:
-            where = f"step {self.progress.step} of {self.run_config.steps}"
-            self.console.say(f"complete already: {where}; raise --train.steps to go on")
+        self.stop_request = stop_request
         self.logbook.open()
         if self.run_config.checkpoint.diagnose == "beside" and self.accelerator.is_main_process:
             start_watcher(self.run_dir)
         try:
-            complete = self._loop(self.stop_request)
+            complete = self._loop(stop_request)
         except UserError:  # all ranks raise it; after other errors the process group cannot be left in order
             self.close()
             raise
@@ -140,27 +142,52 @@ class Trainer:
         leave(self.accelerator, self.model)
 
     def _loop(self, stop_request: StopRequest) -> bool:
-        run, steps = self.run_config, self.run_config.steps
+        run, steps = self.run_config, self.budget.steps
+        if self.progress.step >= steps:
+            self._complete_already()
         while self.progress.step < steps:
-            result = self.advance()
+            stop = self.advance().stop or (bool(stop_request) and not several())
             step = self.progress.step
-            last = step == steps or result.stop
-            if step == steps or (run.eval.every and step % run.eval.every == 0):
+            if not stop and (step == steps or (run.eval.every and step % run.eval.every == 0)):
                 self._evaluate()
-            if last or (run.checkpoint.every and step % run.checkpoint.every == 0):
-                self._save(must_succeed=last)
-            if result.stop and step < steps:
+                stop = self._asked_to_stop()
+            if stop or step == steps or (run.checkpoint.every and step % run.checkpoint.every == 0):
+                saved = self._save(must_succeed=stop or step == steps)
+                if not stop and self._asked_to_stop():
+                    stop = True
+                    if not saved:
+                        self._save(must_succeed=True)
+            if stop and self._owes_something(step):
                 self.logbook.record({"event": "stopped", "reason": "asked to"})
                 stop_request.honoured()
                 self.console.say(f"stopped after step {step} as asked; go on with --resume latest")
                 return False
         return True
 
+    def _asked_to_stop(self) -> bool:
+        """After an evaluation or a checkpoint, which may take long: whether any rank has been asked meanwhile."""
+        return all_sum(self.accelerator, [float(bool(self.stop_request))])[0] > 0
+
+    def _owes_something(self, step: int) -> bool:
+        """Whether a run that ends after `step` has updates, or its last evaluation, still to make."""
+        return step < self.budget.steps or self.eval_loss is None or self.eval_loss[0] != step
+
+    def _complete_already(self) -> None:
+        self.console.say(
+            f"complete already: step {self.progress.step} of {self.budget.steps}; raise "
+            f"{'--train.steps' if self.run_config.train.tokens is None else '--train.tokens'} to go on"
+        )
+        evaluated = self.accelerator.is_main_process and any(
+            record.get("step") == self.progress.step and "eval/loss" in record for record in metrics.read(self.run_dir)
+        )
+        if not all_sum(self.accelerator, [float(evaluated)])[0]:
+            self._evaluate()
+
     def advance(self) -> StepResult:
         """One optimizer step, its record and its progress line."""
         begun_s = time.monotonic()
         result = self._step(self.progress.step + 1)
-        last = self.progress.step == self.run_config.steps or result.stop
+        last = self.progress.step == self.budget.steps or result.stop
         self.logbook.step(result, time.monotonic() - begun_s, last=last)
         return result
 
@@ -178,8 +205,7 @@ class Trainer:
             failure = error
         local_targets = sum(count_targets(batch["targets"]) for batch in batches)
         self.heartbeat.at("waiting for the other ranks' data")
-        told = [local_targets, float(bool(self.stop_request)), float(failure is not None)]
-        targets, stop, failures = all_sum(self.accelerator, told)
+        targets, failures = all_sum(self.accelerator, [local_targets, float(failure is not None)])
         if failures:
             raise_if_any_failed(RunError(f"step {step}: reading data: {failure}") if failure else None)
 
@@ -193,19 +219,24 @@ class Trainer:
                 # Ranks average their gradients; the loss is a sum over all ranks' targets divided by their number.
                 self._backward(loss_sum * (world / max(targets, 1)), is_last=is_last)
                 loss_sums.append(loss_sum.detach())
-        loss = all_sum(self.accelerator, [float(torch.stack(loss_sums).sum())])[0] / max(targets, 1)
+        # A stop that was asked for while the step was computed is known with its loss.
+        told = [float(torch.stack(loss_sums).sum()), float(bool(self.stop_request))]
+        total, stop = all_sum(self.accelerator, told)
+        loss = total / max(targets, 1)
 
         self.heartbeat.at("update")
         gradient_norms = self._gradient_norms()
         gradient_norm = float(gradient_norms.square().sum().sqrt())
         self._stop_if_not_finite(step, loss, gradient_norm, gradient_norms, batches)
         measure = bool(run.monitors.every) and (step == 1 or step % run.monitors.every == 0)
-        figures = self._update(step, gradient_norms, gradient_norm, measure=measure)
+        positions = self.progress.positions + self.budget.next(self.progress.positions)
+        lr = self.budget.learning_rate(step, positions)
+        figures = self._update(gradient_norms, gradient_norm, lr, measure=measure)
 
         self.progress.step = step
         self.progress.tokens += int(targets)
         self.progress.sequences += run.train.global_batch
-        lr = learning_rate(step, run.steps, run.optim)
+        self.progress.positions = positions
         return StepResult(loss, gradient_norm, lr, int(targets), stop > 0, figures)
 
     def _next_batch(self, number: int) -> Batch:
@@ -214,7 +245,7 @@ class Trainer:
         batch = next(self.batches)
         length = run.data.block_length
         first = (number * accelerator.num_processes + accelerator.process_index) * run.train.micro_batch
-        remaining = run.tokens - self.progress.step * run.tokens_per_step - first * length
+        remaining = self.budget.next(self.progress.positions) - first * length
         if remaining < run.train.micro_batch * length:
             batch["targets"].view(-1)[max(remaining, 0) :] = IGNORED
         return {name: tensor.to(accelerator.device, non_blocking=True) for name, tensor in batch.items()}
@@ -234,13 +265,12 @@ class Trainer:
             self.accelerator.unscale_gradients(self.optimizer)
         return self.groups.gradient_norms()
 
-    def _update(self, step: int, gradient_norms: Tensor, gradient_norm: float, *, measure: bool) -> dict[str, float]:
-        run = self.run_config
+    def _update(self, gradient_norms: Tensor, gradient_norm: float, lr: float, *, measure: bool) -> dict[str, float]:
         if measure:
             for monitor in self.monitors:
                 monitor.before_update(gradient_norms)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(step, run.steps, run.optim)
+            group["lr"] = lr
         self._clip_and_apply(gradient_norm)
         figures: dict[str, float] = {}
         if measure:
@@ -298,7 +328,7 @@ class Trainer:
             f"{figures['eval/perplexity']:.2f}, {figures['eval/bits_per_byte']:.4f} bits/byte"
         )
 
-    def _save(self, *, must_succeed: bool) -> None:
+    def _save(self, *, must_succeed: bool) -> bool:
         measured = self.eval_loss is not None and self.eval_loss[0] == self.progress.step
         eval_loss = self.eval_loss[1] if measured and self.eval_loss else None
         failure = self.saver.save(self.progress, self.batches.state_dict, eval_loss, must_succeed=must_succeed)
@@ -309,6 +339,7 @@ class Trainer:
             self._diagnose(path_of(self.run_dir, self.progress.step))
         self.heartbeat.at("drawing for the trackers")
         self.logbook.report()
+        return failure is None
 
     def _diagnose(self, folder: Path) -> None:
         source = f"held-out blocks of {' '.join(self.run_config.data.source)}"
