@@ -86,6 +86,11 @@ def read_own(folder: Path) -> dict[str, Any] | None:
     return torch.load(path, weights_only=True) if path.is_file() else None
 
 
+def read_places(folder: Path) -> list[dict[str, Any]]:
+    """The place in the data that each rank wrote."""
+    return [torch.load(path, weights_only=True)["data"] for path in sorted(folder.glob("rank-*.pt"))]
+
+
 def _rank_file(folder: Path, rank: int) -> Path:
     return folder / f"rank-{rank:05}.pt"
 

@@ -12,6 +12,7 @@ _FREE_ON_RESUME = ("run_dir", "resume", "eval", "monitors", "checkpoint", "log")
 _FREE_FLAGS = (
     "data.workers",
     "data.cache_dir",
+    "data.heldout_blocks",
     "train.micro_batch",
     "train.compile",
     "train.activation_checkpointing",

@@ -145,12 +145,12 @@ class EvalConfig:
 
     every: int = 100
     """Evaluate every so many steps, and at the end; 0: only at the end."""
-    blocks: int | None = 256
-    """Number of held-out blocks, from the first; None: all."""
+    blocks: int | Literal["all"] | None = None
+    """Number of held-out blocks, from the first, or all of them. None: 256, or all where there are fewer."""
 
     def __post_init__(self) -> None:
         _check(self.every >= 0, "eval.every", self.every, "at least 0")
-        _check(self.blocks is None or self.blocks > 0, "eval.blocks", self.blocks, "positive, or None for all")
+        _check(not isinstance(self.blocks, int) or self.blocks > 0, "eval.blocks", self.blocks, "positive, or all")
 
 
 @dataclass(frozen=True)

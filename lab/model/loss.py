@@ -13,6 +13,12 @@ def token_loss_sum(logits: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")
 
 
+def token_losses(logits: Tensor, targets: Tensor) -> Tensor:
+    """-log p(target) in nats of each target (B, T), 0 where it is IGNORED; logits (B, T, V), in float32."""
+    losses = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none")
+    return losses.view_as(targets)
+
+
 def count_targets(targets: Tensor) -> int:
     """How many targets are predicted."""
     return int((targets != IGNORED).sum())

@@ -96,6 +96,7 @@ class Logbook:
     def _training_figures(self, result: StepResult, seconds: float) -> dict[str, Any]:
         per_second = result.tokens / seconds
         figures = {
+            "epoch": result.epoch,
             "train/loss": result.loss,
             "train/lr": result.lr,
             "train/grad_norm": result.gradient_norm,

@@ -20,7 +20,6 @@ from lab.checkpoint.restore import restore
 from lab.checkpoint.save import Saver
 from lab.config.sections import RunConfig
 from lab.data import Corpus
-from lab.data.packing import IGNORED
 from lab.diagnostics import after_checkpoint, start_watcher
 from lab.diagnostics.engine.probe_source import of_blocks
 from lab.errors import ConfigError, RunError, UserError
@@ -88,18 +87,19 @@ class Trainer:
         # Each rank draws its own dropout masks.
         set_seed(run.train.seed, device_specific=True)
         self.saver = Saver(run, model, sharding, tokenizer, accelerator, console, heartbeat, resume_from)
-        state: dict[str, Any] | None = None
+        states: list[dict[str, Any]] = []
         if resume_from is not None:
             heartbeat.at("reading the training state, as long as the file system needs", limited=False)
-            self.progress, state = restore(resume_from, run, model, sharding, accelerator, console)
+            self.progress, states = restore(resume_from, run, model, sharding, accelerator, console)
+        self.budget = Budget(run, self.progress)
         self.batches = corpus.batches(
             rank=accelerator.process_index,
             world_size=accelerator.num_processes,
             micro_batch=run.train.micro_batch,
             start_sequences=self.progress.sequences,
-            state=state,
+            states=states,
+            tokens=self.budget.tokens - self.progress.positions,
         )
-        self.budget = Budget(run, self.progress)
         self.logbook = Logbook(
             run,
             accelerator,
@@ -200,7 +200,7 @@ class Trainer:
         failure: Exception | None = None
         batches: list[Batch] = []
         try:
-            batches = [self._next_batch(number) for number in range(micro_batches)]
+            batches = [self._next_batch() for _ in range(micro_batches)]
         except (UserError, OSError) as error:
             failure = error
         local_targets = sum(count_targets(batch["targets"]) for batch in batches)
@@ -237,18 +237,13 @@ class Trainer:
         self.progress.tokens += int(targets)
         self.progress.sequences += run.train.global_batch
         self.progress.positions = positions
-        return StepResult(loss, gradient_norm, lr, int(targets), stop > 0, figures)
+        return StepResult(loss, gradient_norm, lr, int(targets), self.batches.epoch, stop > 0, figures)
 
-    def _next_batch(self, number: int) -> Batch:
-        """This rank's micro-batch `number` of the step, cut where a token budget ends."""
-        run, accelerator = self.run_config, self.accelerator
-        batch = next(self.batches)
-        length = run.data.block_length
-        first = (number * accelerator.num_processes + accelerator.process_index) * run.train.micro_batch
-        remaining = self.budget.next(self.progress.positions) - first * length
-        if remaining < run.train.micro_batch * length:
-            batch["targets"].view(-1)[max(remaining, 0) :] = IGNORED
-        return {name: tensor.to(accelerator.device, non_blocking=True) for name, tensor in batch.items()}
+    def _next_batch(self) -> Batch:
+        """This rank's next micro-batch, on its device."""
+        return {
+            name: tensor.to(self.accelerator.device, non_blocking=True) for name, tensor in next(self.batches).items()
+        }
 
     def _backward(self, loss: Tensor, *, is_last: bool) -> None:
         if self.engine is None:
@@ -318,13 +313,14 @@ class Trainer:
             self.accelerator,
             self.heartbeat,
             micro_batch=run.train.micro_batch,
-            blocks=run.eval.blocks,
+            blocks=self.corpus.evaluated_blocks(run.eval.blocks),
         )
         self.groups.sharding.settle(self.bare_model)
         self.eval_loss = (self.progress.step, figures["eval/loss"])
         self.logbook.record(figures)
+        error = f" (s.e. {figures['eval/loss_se']:.4f})" if "eval/loss_se" in figures else ""
         self.console.say(
-            f"step {self.progress.step}: held-out loss {figures['eval/loss']:.4f} nats/token, perplexity "
+            f"step {self.progress.step}: held-out loss {figures['eval/loss']:.4f}{error} nats/token, perplexity "
             f"{figures['eval/perplexity']:.2f}, {figures['eval/bits_per_byte']:.4f} bits/byte"
         )
 

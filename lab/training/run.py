@@ -144,7 +144,9 @@ def _load_data(run: RunConfig, start: Start, accelerator: Accelerator) -> tuple[
         tokenizer = load_tokenizer(run.data, progress=show_progress)
     else:
         tokenizer = AutoTokenizer.from_pretrained(start.checkpoint)
-    return tokenizer, prepare(run.data, tokenizer, seed=run.train.seed, progress=show_progress)
+    corpus = prepare(run.data, tokenizer, seed=run.train.seed, progress=show_progress)
+    corpus.evaluated_blocks(run.eval.blocks)  # what it refuses, it should refuse before the first step
+    return tokenizer, corpus
 
 
 def _load_model(run: RunConfig, start: Start, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
@@ -192,6 +194,8 @@ def _introduce(
         budget = f"{derived['tokens']:,} tokens in {derived['steps']:,} steps of {tokens_per_step}"
     given = ", ".join(f"{key}={value}" for key, value in spec.options.items() if value is not None)
     data = corpus.summary()
+    if data["train_tokens"]:
+        budget += f" ({derived['tokens'] / data['train_tokens']:.3g} passes over the text)"
     size = f"{count(data['train_tokens'])} tokens" if data.get("train_tokens") else "streamed"
     processes, micro_batches = accelerator.num_processes, derived["micro_batches_per_step"]
     lines = {

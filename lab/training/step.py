@@ -13,6 +13,8 @@ class StepResult:
     """L2 norm of that loss's gradient, before clipping."""
     lr: float
     tokens: int
+    epoch: float
+    """Passes over the training data so far."""
     stop: bool
     """Whether any rank was asked to stop."""
     figures: dict[str, float]

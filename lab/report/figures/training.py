@@ -14,6 +14,8 @@ POINTS = 1000
 """A longer curve is drawn with the smallest and the largest value of each of half as many stretches: spikes stay."""
 COLUMNS = 200
 """A longer heat map is drawn with every k-th measurement."""
+NORMAL_95 = 1.96
+"""Half of a 95 % interval in standard errors."""
 
 
 def thinned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -29,7 +31,8 @@ def thinned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _curve(group: Group, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Steps, values, and half of the 95 % interval over seeds at the steps that all runs have."""
+    """Steps, values, and half of the 95 % interval at the steps that all runs have: over seeds, or of one run by the
+    standard error that it wrote beside the metric."""
     series = [dict(zip(*run.series(name), strict=True)) for run in group.runs]
     series = [values for values in series if values]
     if not series:
@@ -37,7 +40,9 @@ def _curve(group: Group, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray 
     common = sorted(set.intersection(*(set(values) for values in series)))
     steps = np.array(common)
     if len(series) == 1:
-        return steps, np.array([series[0][step] for step in common]), None
+        errors = {step: error for run in group.runs for step, error in zip(*run.series(f"{name}_se"), strict=True)}
+        spread = np.array([NORMAL_95 * errors.get(step, np.nan) for step in common]) if errors else None
+        return steps, np.array([series[0][step] for step in common]), spread
     found = [interval([values[step] for values in series]) for step in common]
     return steps, np.array([one.mean for one in found]), np.array([one.half_width for one in found], dtype=np.float64)
 
@@ -104,8 +109,9 @@ def loss(context: Context) -> Drawing | None:
     title="Held-out loss",
     shows="Loss on text that is not trained on. Look for a curve that turns up while the training loss falls.",
     unit="nats/token",
-    definition="Cross-entropy over all targets of the held-out blocks, divided by their number.",
-    source="metrics.jsonl, eval/loss",
+    definition="Cross-entropy over all targets of the held-out blocks, divided by their number. Bars: 95 % interval "
+    "over seeds; of a single run over held-out documents (1.96 standard errors).",
+    source="metrics.jsonl, eval/loss and eval/loss_se",
 )
 def heldout_loss(context: Context) -> Drawing | None:
     """Held-out loss over steps."""
