@@ -155,12 +155,18 @@ class EvalConfig:
 
 @dataclass(frozen=True)
 class MonitorsConfig:
-    """Layer-wise figures while training: gradient norm, weight norm, update-to-weight ratio."""
+    """Figures by layer while training: one file each in `lab/monitors/`."""
 
     every: int = 10
     """Measure at the first step and every so many steps; 0: never."""
+    off: tuple[str, ...] = ()
+    """Monitors that do not measure, such as update_ratio, which keeps a copy of the weights."""
+    options: tuple[str, ...] = ()
+    """Options of single monitors, each as MONITOR.OPTION=VALUE (activations.stride=4)."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "off", tuple(self.off))
+        object.__setattr__(self, "options", tuple(self.options))
         _check(self.every >= 0, "monitors.every", self.every, "at least 0")
 
 

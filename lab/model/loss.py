@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch.nn.functional as F
 from torch import Tensor
 
 from lab.data.packing import IGNORED
+
+LossSum = Callable[[Tensor, Tensor], Tensor]
+"""Logits (B, T, V) and targets (B, T) -> a sum in nats."""
 
 
 def token_loss_sum(logits: Tensor, targets: Tensor) -> Tensor:

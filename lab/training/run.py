@@ -23,6 +23,7 @@ from lab.config.sections import RunConfig
 from lab.data import Corpus, load_tokenizer, prepare
 from lab.errors import ConfigError
 from lab.model.build import build_model, source_of
+from lab.monitors import check as check_monitors
 from lab.parallel.accelerator import make_accelerator
 from lab.parallel.collectives import on_main, together
 from lab.parallel.heartbeat import Heartbeat
@@ -34,6 +35,7 @@ from lab.runfolder.folder import create as create_run_folder
 from lab.runfolder.text import count
 from lab.runfolder.writer import Writer
 from lab.training.loop import Trainer
+from lab.training.process import Process
 from lab.training.signals import STOP_FILE, StopRequest
 from lab.training.start import Start, refuse_others
 
@@ -54,6 +56,7 @@ def pretrain(run: RunConfig, settings: Callable[..., RunConfig] | None = None) -
     """
     if run.resume is None:
         refuse_existing(Path(run.run_dir))
+    check_monitors(run.monitors)
     accelerator = make_accelerator(run)
     console = Console(enabled=accelerator.is_main_process)
     # Signals are given back last: until then one that comes again changes nothing.
@@ -86,7 +89,7 @@ def pretrain(run: RunConfig, settings: Callable[..., RunConfig] | None = None) -
         corpus.check_vocabulary(model.config.vocab_size)
 
         heartbeat.at("sharing the model out")
-        trainer = Trainer(run, model, corpus, tokenizer, accelerator, console, heartbeat, start.checkpoint)
+        trainer = Trainer(run, model, corpus, tokenizer, Process(accelerator, console, heartbeat), start.checkpoint)
         derived = _derived(run, trainer, accelerator)
 
         def create() -> None:
@@ -165,12 +168,12 @@ def _load_model(run: RunConfig, start: Start, tokenizer: PreTrainedTokenizerBase
 def _derived(run: RunConfig, trainer: Trainer, accelerator: Accelerator) -> dict[str, Any]:
     """What follows from the settings."""
     return {
-        "parameters": sum(math.prod(whole_shape(parameter)) for parameter in trainer.bare_model.parameters()),
+        "parameters": sum(math.prod(whole_shape(parameter)) for parameter in trainer.learner.bare.parameters()),
         "steps": trainer.budget.steps,
         "tokens_per_step": run.tokens_per_step,
         "tokens": trainer.budget.tokens,
-        "flops_per_token": trainer.flops_per_token,
-        "flops": trainer.flops_per_token * trainer.budget.tokens,
+        "flops_per_token": trainer.logbook.flops_per_token,
+        "flops": trainer.logbook.flops_per_token * trainer.budget.tokens,
         "micro_batches_per_step": run.train.global_batch // (run.train.micro_batch * accelerator.num_processes),
     }
 
