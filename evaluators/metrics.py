@@ -12,9 +12,19 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
-from evaluators.statistics.tables import ceilings, of_counts
+from evaluators.statistics.baselines import baselines, ceilings
+from evaluators.statistics.tables import of_counts
 
-__all__ = ["accuracy", "ceilings", "cohen_kappa", "first_position_rate", "longer_rate", "macro_f1", "order_agreement"]
+__all__ = [
+    "accuracy",
+    "baselines",
+    "ceilings",
+    "cohen_kappa",
+    "first_position_rate",
+    "longer_rate",
+    "macro_f1",
+    "order_agreement",
+]
 
 Unscored = Literal["exclude", "wrong"]
 

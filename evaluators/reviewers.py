@@ -93,7 +93,7 @@ class Reviewers:
             return Failure(0, 0, "12", 0, outcome.kind, outcome.reason, outcome.records, outcome.shortened)
         roles = list(outcome.read or ())[:at_most]
         taken = {role.name.casefold() for role in roles}
-        for name in self._prompts.families[pair.family].perspectives:
+        for name in self._prompts.family(pair.family, pair.query).perspectives:
             if len(roles) < at_least and name.casefold() not in taken:
                 roles.append(Role(name, standing=True))
         if not roles:

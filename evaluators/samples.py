@@ -9,7 +9,19 @@ from typing import Any
 
 from evaluators.errors import RunError
 
-FIELDS = ("id", "query", "response1", "response2", "human", "dataset", "family", "reference", "system1", "system2")
+FIELDS = (
+    "id",
+    "query",
+    "response1",
+    "response2",
+    "human",
+    "dataset",
+    "family",
+    "reference",
+    "language",
+    "system1",
+    "system2",
+)
 """Fields of a line; only query and response1 must be there (and response2 where pairs are judged)."""
 
 LABELS: Mapping[Any, int] = {
@@ -28,6 +40,7 @@ class Pair:
 
     id: str
     query: str
+    """Blank where the family has no material: each response is then a whole dialogue."""
     response1: str
     response2: str | None
     human: float | None = None
@@ -35,6 +48,8 @@ class Pair:
     dataset: str = ""
     family: str = "QA"
     reference: str | None = None
+    language: str = ""
+    """Where the data say or show it, to break figures down; never shown to a judge."""
     system1: str | None = None
     """What wrote response 1, where that is known: for rankings, never shown to a judge."""
     system2: str | None = None
@@ -76,8 +91,11 @@ def _spellings(number: int) -> str:
     return "/".join(sorted({str(spelling) for spelling, meaning in LABELS.items() if meaning == number}))
 
 
-def make_pair(fields: Mapping[str, Any], *, fallback_id: str) -> Pair:
+def make_pair(fields: Mapping[str, Any], *, fallback_id: str, without_query: frozenset[str] = frozenset()) -> Pair:
     """A checked pair from the fields of a line.
+
+    Args:
+        without_query: families in which a query may be missing or blank.
 
     Raises:
         RunError: a field is missing, of the wrong type or empty; says which and what is expected.
@@ -89,15 +107,17 @@ def make_pair(fields: Mapping[str, Any], *, fallback_id: str) -> Pair:
     systems = [_text(fields, name, required=False) or None for name in ("system1", "system2")]
     if response2 is not None and (systems[0] is None) != (systems[1] is None):
         raise RunError(f"{'system1' if systems[0] is None else 'system2'} is missing; name both systems or neither")
+    family = _text(fields, "family", required=False) or "QA"
     return Pair(
         id=_identifier(fields.get("id"), fallback_id),
-        query=_text(fields, "query") or "",
+        query=_text(fields, "query", required=family not in without_query) or "",
         response1=_text(fields, "response1", may_be_empty=True) or "",
         response2=response2,
         human=human,
         dataset=_text(fields, "dataset", required=False) or "",
-        family=_text(fields, "family", required=False) or "QA",
+        family=family,
         reference=_text(fields, "reference", required=False),
+        language=_text(fields, "language", required=False) or "",
         system1=systems[0],
         system2=systems[1],
     )

@@ -20,8 +20,8 @@ def pandalm(path: Path) -> Iterator[Line]:
 
     Seen in the published file: an array of 999 objects with idx, motivation_app, cmp_key, instruction, input,
     response1, response2 and annotator1 to annotator3 (1, 2; 0 is a tie in its compute_metrics.py, which takes the
-    first annotator's word where all differ). An empty input or response is the bare word NaN. cmp_key names the
-    systems, as in llama-7b_opt-7b.
+    first annotator's word where all differ). An empty input or response is the bare word NaN, and six responses are
+    the bare word true, which pandas made of the text True. cmp_key names the systems, as in llama-7b_opt-7b.
     """
     for number, found in array_or_lines(path):
         yield number, found if isinstance(found, RunError) else _named(number, found)
@@ -53,5 +53,7 @@ def _named(number: int, found: Mapping[str, Any]) -> Mapping[str, Any] | RunErro
 
 
 def _written(value: Any) -> Any:
-    """The text of a field; an empty one where the file has NaN, as pandas writes an empty cell."""
+    """The text of a field as it was before pandas read the cell: NaN was an empty one, true was the text True."""
+    if isinstance(value, bool):
+        return str(value)
     return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value

@@ -14,7 +14,7 @@ from evaluators.errors import ConfigError, RunError
 from evaluators.running.folder import VERDICTS, read_records
 from evaluators.showing.annotation import DECISIONS, Decisions
 from evaluators.showing.annotation.server import AnnotationServer
-from evaluators.showing.annotation.summary import Judged, summary
+from evaluators.showing.annotation.summary import judged_samples, summary
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def main(argv: Sequence[str], *, prog: str) -> int:
     decisions = Decisions(Path(wanted.run) / DECISIONS)
     if not wanted.summary:
         _serve(wanted, records, decisions)
-    judged = {record["id"]: Judged.of(record) for record in records}
+    judged = judged_samples(records)
     found = summary(decisions.latest.values(), judged, hourly_wage=wanted.hourly_wage, judge_cost=wanted.judge_cost)
     print(json.dumps(found, indent=2) if wanted.json else "\n".join(summary_text(found)))
     return 0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from evaluators.errors import EXIT_STOPPED
 from evaluators.running.settings import parse
-from evaluators.showing.terminal import estimate_text, printable, summary_text
+from evaluators.showing.terminal import estimate_text, printable, refused_lines, summary_text
 
 
 def main(argv: Sequence[str], *, prog: str) -> int:
@@ -17,7 +17,9 @@ def main(argv: Sequence[str], *, prog: str) -> int:
     run = Run(config)
     say = print
     network = run.network
-    say(f"data        {config.data}: {run.total:,} samples")
+    say(f"data        {config.data}: {run.total:,} samples" + (f"; {run.edition}" if run.edition else ""))
+    for line in refused_lines(run.data.refused):
+        say(line)
     say(f"judge       {printable(', '.join(config.judge))}")
     width = network.width if network.roles is None else len(network.roles) or network.width or 1
     say(

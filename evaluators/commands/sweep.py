@@ -14,6 +14,7 @@ from evaluators.errors import ConfigError
 from evaluators.running.config import JudgeConfig
 from evaluators.running.metrics_file import write_json
 from evaluators.running.sweep import Axes, sweep
+from evaluators.showing.terminal import refused_lines
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ def main(argv: Sequence[str], *, prog: str) -> int:
 
 def sweep_text(found: Mapping[str, Any]) -> Iterator[str]:
     """A table for a terminal."""
+    yield from refused_lines(found["refused"] or {})
     yield f"{'width':>5} {'depth':>5} {'connection':<10} {'aggregation':<15} {'accuracy':<22} {'kappa':<22}" + (
         f" {'calls':>8} {'tokens':>11} {'USD':>9}"
     )

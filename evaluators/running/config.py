@@ -187,7 +187,7 @@ class JudgeConfig:
 
     data: str = ""
     """JSON Lines, one object a line: query, response1, response2, and if you have them id, human (1, 2, or 0 for a
-    tie), family, dataset, reference. Without response2, response1 is graded by itself."""
+    tie), family, dataset, language, reference. Without response2, response1 is graded by itself."""
     judge: tuple[str, ...] = ()
     """Who judges: openai:MODEL, hf:PATH, scripted:FILE or simulated:NAME=VALUE,...; several make a mixed panel."""
     out: str = ""
@@ -197,6 +197,8 @@ class JudgeConfig:
     """Other names of fields, as OURS=THEIRS: --fields query=question response1=answer_a."""
     limit: int | None = None
     """Judge only the first so many samples."""
+    skip_refused: bool = False
+    """Go on without lines that are refused; the summary names them. If not given, they stop the run at its start."""
     families: str | None = None
     """YAML file with families of tasks of your own (see docs/judging.md)."""
     template: str | None = None

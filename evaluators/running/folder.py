@@ -36,6 +36,7 @@ def to_record(pair: Pair, judgement: Judgement, *, run: Mapping[str, Any]) -> di
         "digest": pair.digest,
         "dataset": pair.dataset,
         "family": pair.family,
+        "language": pair.language,
         "human": pair.human,
         "verdict": asdict(judgement.verdict),
         "query": pair.query,
@@ -83,6 +84,11 @@ def read_records(path: Path) -> Iterator[dict[str, Any]]:
             except (ValueError, KeyError, TypeError) as error:
                 raise RunError(f"{path}: line {number} is no record of a verdict; mend or delete it") from error
             yield record
+
+
+def has_blank(record: Mapping[str, Any]) -> bool:
+    """Whether a response of a sample has no text: it is judged like others, and counted."""
+    return any(record[name] is not None and not record[name].strip() for name in ("response1", "response2"))
 
 
 class Folder:

@@ -31,6 +31,9 @@ from evaluators.running.settings import digest
 from evaluators.running.tally import Tally
 from evaluators.samples import Pair
 
+_REASON = 300
+"""Characters of why a line was refused that are kept."""
+
 
 @dataclass
 class Outcome:
@@ -62,9 +65,18 @@ class Run:
         self.prompts = Prompts(_path(config.template), _path(config.families))
         self.prices = Prices(_path(config.money.prices))
         self._fields = benchmarks.parse_fields(config.fields)
-        self.total = benchmarks.check(
-            Path(config.data), kind=config.format, fields=self._fields, families=self._families, limit=config.limit
+        self.data = benchmarks.check(
+            Path(config.data),
+            kind=config.format,
+            fields=self._fields,
+            families=frozenset(self.prompts.families),
+            without_query=self.prompts.without_query,
+            limit=config.limit,
+            skip_refused=config.skip_refused,
         )
+        self.total = self.data.samples
+        edition = benchmarks.editions.get(config.format)
+        self.edition = None if edition is None else edition(Path(config.data))
         server = config.server
         backend = Backend(
             base_url=server.base_url,
@@ -79,14 +91,15 @@ class Run:
         if config.money.budget is not None and unpriced:
             raise ConfigError(f"--budget: no price is known for {unpriced[0]}; give one with --prices")
 
-    @property
-    def _families(self) -> frozenset[str]:
-        return frozenset(self.prompts.families)
-
     def pairs(self) -> Iterator[Pair]:
         """The samples, read as they are needed."""
         found = benchmarks.read(
-            Path(self.config.data), kind=self.config.format, fields=self._fields, families=self._families
+            Path(self.config.data),
+            kind=self.config.format,
+            fields=self._fields,
+            families=frozenset(self.prompts.families),
+            without_query=self.prompts.without_query,
+            skip=self.data.refused,
         )
         return (pair for _, pair in itertools.islice(found, self.config.limit))
 
@@ -112,7 +125,11 @@ class Run:
             if tally.samples:
                 say(f"going on: {tally.samples:,} of {self.total:,} samples are judged already")
             outcome = asyncio.run(self._judge(folder, tally))
-            write_counts(folder.path, tally.metrics())
+            data = {
+                "edition": self.edition,
+                "refused": {str(n): reason[:_REASON] for n, reason in self.data.refused.items()},
+            }
+            write_counts(folder.path, {**tally.metrics(), "data": data})
             return outcome
         finally:
             folder.close()

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from evaluators.errors import ConfigError
 from evaluators.running.config import JudgeConfig
 
-_FREE = ("out", "data", "limit", "retry_unscored", "money", "caching")
+_FREE = ("out", "data", "limit", "skip_refused", "retry_unscored", "money", "caching")
 _FREE_OF_SERVER = (
     "key_env",
     "concurrency",

@@ -107,7 +107,14 @@ def sweep(config: JudgeConfig, axes: Axes, say: Callable[[str], None], *, draws:
                     )
     order = {name: at for at, name in enumerate(("-", *axes.connections))}
     points.sort(key=lambda point: (point["width"], point["depth"], order[point["connection"]]))
-    return {"points": points, "calls_made": made, "calls_from_cache": cached, "draws": draws, "seed": seed}
+    return {
+        "points": points,
+        "refused": run.refused,
+        "calls_made": made,
+        "calls_from_cache": cached,
+        "draws": draws,
+        "seed": seed,
+    }
 
 
 def _judge(config: JudgeConfig, axes: Axes, width: int, connection: str, folder: Path) -> Outcome:

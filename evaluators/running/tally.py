@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from typing import Any
 
+from evaluators.running.folder import has_blank
 from evaluators.statistics.tables import of_counts
 
 _REASONS = 200
@@ -78,6 +79,7 @@ class Tally:
         self.unscored_reviews: Counter[str] = Counter()
         self.reviews = 0
         self.shortened = 0
+        self.blank = 0
         self.suspicious: Counter[str] = Counter()
         self.suspicious_samples = 0
         self.confusion: Counter[tuple[int, int | None]] = Counter()
@@ -95,6 +97,7 @@ class Tally:
         else:
             self.winners["graded" if is_single else {1: "1", 2: "2", 0: "tie"}[verdict["winner"]]] += 1
         self.shortened += bool(record["shortened"])
+        self.blank += has_blank(record)
         self.suspicious.update(sign.partition(": ")[2] for sign in record["suspicious"])
         self.suspicious_samples += bool(record["suspicious"])
         if record["human"] is not None and not is_single:
@@ -116,6 +119,7 @@ class Tally:
             "reviews": self.reviews,
             "unscored_reviews": dict(self.unscored_reviews),
             "shortened": self.shortened,
+            "blank_responses": self.blank,
             "suspicious": {"samples": self.suspicious_samples, **self.suspicious},
             "agreement": asdict(agreement(self.confusion)) if self.confusion else None,
             "confusion": [

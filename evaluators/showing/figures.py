@@ -5,6 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from evaluators.showing.terminal import printable, refused_lines
+
+BASELINES = {
+    "always_1": "always 1",
+    "always_2": "always 2",
+    "longer": "the longer",
+    "shorter": "the shorter",
+    "coin": "a coin",
+}
+"""Names of `statistics.baselines`, as people read them."""
+
 
 def figure_text(figure: Mapping[str, Any]) -> str:
     """`0.750 [0.690, 0.810]`, or that it is not defined."""
@@ -14,9 +25,45 @@ def figure_text(figure: Mapping[str, Any]) -> str:
     return f"{figure['value']:.3f} [{ends}]"
 
 
+def number(value: float | None, digits: int = 3) -> str:
+    """Of a figure without an interval."""
+    return "not defined" if value is None else f"{value:.{digits}f}"
+
+
+def ceiling_text(found: Mapping[str, Any]) -> str:
+    """What a judge without the word tie cannot exceed; nothing where people never say tie."""
+    if not found["human"].get("0"):
+        return ""
+    best = found["ceilings"]["never_tie"]
+    who = "this judge never says tie; one that never does" if found["never_ties"] else "a judge that never says tie"
+    return (
+        f"{who} cannot exceed accuracy {number(best['accuracy'])}, macro-F1 {number(best['macro_f1'])}, "
+        f"kappa {number(best['kappa'])}"
+    )
+
+
+def samples_text(found: Mapping[str, Any]) -> str:
+    """How many samples, of how many queries; where some have no query, in how many clusters."""
+    if not found["without_query"]:
+        return f"{found['samples']:,} of {found['queries']:,} queries"
+    return (
+        f"{found['samples']:,}: {found['samples'] - found['without_query']:,} on {found['queries'] - 1:,} queries and "
+        f"{found['without_query']:,} without one, in {found['clusters']:,} clusters"
+    )
+
+
+def breakdowns(found: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Agreement by family, and by data set and language where the data name more than one."""
+    parts = {"family": found["families"], "data set": found["datasets"], "language": found["languages"]}
+    return {title: groups for title, groups in parts.items() if title == "family" or len(groups) > 1}
+
+
 def score_text(found: Mapping[str, Any]) -> Iterator[str]:
     """For a terminal."""
-    yield f"samples     {found['samples']:,} of {found['queries']:,} queries, {found['labelled']:,} labelled"
+    yield f"samples     {samples_text(found)}, {found['labelled']:,} labelled"
+    yield from refused_lines(found["refused"] or {})
+    if found["blank_responses"]:
+        yield f"blank       {found['blank_responses']:,} samples with a blank response"
     unscored = found["unscored"]
     yield (
         f"unscored    {unscored['samples']:,} samples, "
@@ -28,18 +75,23 @@ def score_text(found: Mapping[str, Any]) -> Iterator[str]:
             yield f"{title:<12}n = {figures['accuracy']['n']:,}: " + ", ".join(
                 f"{name.replace('_', '-')} {figure_text(figure)}" for name, figure in figures.items()
             )
-        for family, ways in found["families"].items():
-            figures = ways["scored"]
+        for title, groups in breakdowns(found).items():
+            yield f"by {title}"
+            width = max(map(len, groups))
+            for name, ways in groups.items():
+                figures = ways["scored"]
+                yield (
+                    f"  {printable(name):<{width}}  n = {figures['accuracy']['n']:,}: "
+                    f"accuracy {figure_text(figures['accuracy'])}, kappa {figure_text(figures['kappa'])}"
+                )
+        yield "to beat     without a model:"
+        for name, line in found["baselines"].items():
             yield (
-                f"  {family:<10}n = {figures['accuracy']['n']:,}: accuracy {figure_text(figures['accuracy'])}, "
-                f"kappa {figure_text(figures['kappa'])}"
+                f"  {BASELINES[name]:<12}accuracy {number(line['accuracy'])}, macro-F1 {number(line['macro_f1'])}, "
+                f"kappa {number(line['kappa'])}"
             )
-        if found["never_ties"] and found["human"].get("0"):
-            best = found["ceilings"]["never_tie"]
-            yield (
-                f"ceiling     this judge never says tie; one that never does cannot exceed accuracy "
-                f"{best['accuracy']:.3f}" + ("" if best["kappa"] is None else f", kappa {best['kappa']:.3f}")
-            )
+        if ceiling := ceiling_text(found):
+            yield f"ceiling     {ceiling}"
     if "position" in found:
         position = found["position"]
         yield (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,7 @@ from evaluators.running.estimate import REPLY_TOKENS, Estimate
 from evaluators.running.tally import Spent, Tally
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_SHOWN = 5
 _WINNERS = {1: "response 1", 2: "response 2", 0: "tie"}
 
 
@@ -20,7 +22,7 @@ def printable(text: str) -> str:
 
 
 def _indented(text: str, by: int) -> str:
-    return textwrap.indent(printable(text.strip()) or "(empty)", " " * by)
+    return textwrap.indent(printable(text.strip()) or "(blank)", " " * by)
 
 
 def network_text(record: Mapping[str, Any]) -> Iterator[str]:
@@ -89,6 +91,8 @@ def summary_text(tally: Tally, *, seconds: float | None, lost: int) -> Iterator[
     yield from _reasons("            unscored: ", tally.unscored_reviews)
     if tally.shortened:
         yield f"shortened   {tally.shortened:,} samples whose prompts did not fit the context"
+    if tally.blank:
+        yield f"blank       {tally.blank:,} samples with a blank response, judged like others"
     if tally.suspicious_samples:
         kinds = ", ".join(f"{kind} {count}" for kind, count in tally.suspicious.most_common())
         yield f"suspicious  {tally.suspicious_samples:,} samples with responses that try to judge themselves ({kinds})"
@@ -108,6 +112,16 @@ def summary_text(tally: Tally, *, seconds: float | None, lost: int) -> Iterator[
             f"agreement   with people on {metrics['samples']:,} scored samples: accuracy {metrics['accuracy']:.4f}, "
             f"macro-F1 {metrics['macro_f1']:.4f} (labels {', '.join(map(str, metrics['labels']))}), kappa {kappa}"
         )
+
+
+def refused_lines(refused: Mapping[int, str] | Mapping[str, str]) -> Iterator[str]:
+    """Lines of the data that were passed over, counted, the first of them with their reasons."""
+    if refused:
+        yield f"refused     {len(refused):,} lines of the data, passed over (--skip-refused)"
+        for number, reason in itertools.islice(refused.items(), _SHOWN):
+            yield f"            line {number}: {printable(reason)[:160]}"
+        if len(refused) > _SHOWN:
+            yield f"            and {len(refused) - _SHOWN:,} more"
 
 
 def _reasons(head: str, reasons: Mapping[str, int]) -> Iterator[str]:

@@ -63,6 +63,13 @@ def interval(values: Array, *, level: float = LEVEL) -> Interval | None:
     return Interval(float(low), float(high), level, undefined)
 
 
+def drawn(rows: Array, clusters: Sequence[Hashable], *, draws: int = DRAWS, seed: int = 0) -> Array | None:
+    """Sums over whole clusters, drawn, (draws, columns); None where there are fewer than two."""
+    if len(set(clusters)) < 2:
+        return None
+    return resampled(cluster_sums(rows, clusters), draws=draws, seed=seed)
+
+
 def bootstrap(
     rows: Array, clusters: Sequence[Hashable], statistic: Statistic, *, draws: int = DRAWS, seed: int = 0
 ) -> Interval | None:
@@ -72,6 +79,5 @@ def bootstrap(
         rows: what each sample adds to the sums, (samples, columns).
         clusters: of each sample.
     """
-    if len(set(clusters)) < 2:
-        return None
-    return interval(statistic(resampled(cluster_sums(rows, clusters), draws=draws, seed=seed)))
+    sums = drawn(rows, clusters, draws=draws, seed=seed)
+    return None if sums is None else interval(statistic(sums))

@@ -40,15 +40,15 @@ def split(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[Samp
         RunError: one side is empty.
     """
 
-    def place(query: str) -> float:
-        digest = hashlib.blake2b(repr((seed, query)).encode(), digest_size=8).digest()
+    def place(cluster: str) -> float:
+        digest = hashlib.blake2b(repr((seed, cluster)).encode(), digest_size=8).digest()
         return int.from_bytes(digest) / 2**64
 
-    tune = [sample for sample in samples if place(sample.query) < share]
-    held = [sample for sample in samples if place(sample.query) >= share]
+    tune = [sample for sample in samples if place(sample.cluster) < share]
+    held = [sample for sample in samples if place(sample.cluster) >= share]
     if not tune or not held:
         raise RunError(
-            f"{len(samples)} labelled samples of {len({s.query for s in samples})} queries cannot be split into "
+            f"{len(samples)} labelled samples of {len({s.cluster for s in samples})} queries cannot be split into "
             f"{share:g} and {1 - share:g}; label more, or give another --share or --seed"
         )
     return tune, held
@@ -110,7 +110,7 @@ def weighted(
             [sample.human for sample in held if sample.human is not None],
             [sample.winner for sample in judged_plain],
             [sample.winner for sample in judged],
-            [sample.query for sample in held],
+            [sample.cluster for sample in held],
             draws=draws,
             seed=seed,
         ),

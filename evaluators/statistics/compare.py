@@ -108,7 +108,7 @@ def compare(first: JudgedRun, second: JudgedRun, *, draws: int = DRAWS, seed: in
             [one.human for one, _ in rows if one.human is not None],
             [one.winner for one, _ in rows],
             [other.winner for _, other in rows],
-            [one.query for one, _ in rows],
+            [one.cluster for one, _ in rows],
             draws=draws,
             seed=seed,
         ),

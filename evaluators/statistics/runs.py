@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,14 @@ class Sample:
     layers: tuple[Layer, ...]
     systems: tuple[str, str] | None = None
     """What wrote the responses, where the data say."""
+    language: str = ""
+    blank: bool = False
+    """A response has no text."""
+    cluster: str = ""
+    """What is drawn together; the query, if not given."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "cluster", self.cluster or self.query)
 
     def verdict(self, aggregation: str, tie_margin: float, *, depth: int | None = None) -> Verdict:
         """What another aggregation of the same reviews says, of the first `depth` layers alone."""
@@ -53,6 +62,8 @@ class JudgedRun:
     samples: tuple[Sample, ...]
     single: int
     """Samples of one response, which have no winner and are left out."""
+    refused: Mapping[str, str] | None = None
+    """Number of a line of the data that was passed over -> why; None: not known."""
 
     @property
     def aggregation(self) -> str:

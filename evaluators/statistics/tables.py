@@ -98,27 +98,5 @@ def figure(value: Array) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def ceilings(human: Sequence[int]) -> dict[str, dict[str, float | None]]:
-    """What judges without skill, or without the word tie, reach on these labels, in expectation.
-
-    `never_tie` is right wherever people name a winner and says 1 where they say tie (for accuracy and kappa any choice
-    would do; macro-F1, over the labels that people use, is that of ties split evenly); `always_1`; `coin` says 1 or 2
-    at random.
-    """
-    if not human:
-        return {}
-    counts = {label: sum(person == label for person in human) for label in (1, 2, 0)}
-    half = counts[0] / 2
-
-    def table(cells: dict[tuple[int, int | None], float]) -> dict[str, float | None]:
-        return of_counts(cells, [label for label in counts if counts[label]])._asdict()
-
-    return {
-        "never_tie": table({(1, 1): counts[1], (2, 2): counts[2], (0, 1): half, (0, 2): half}),
-        "always_1": table({(label, 1): part for label, part in counts.items()}),
-        "coin": table({(label, side): part / 2 for label, part in counts.items() for side in (1, 2)}),
-    }
-
-
 def _ratio(over: Array, under: Array) -> Array:
     return np.divide(over, under, out=np.full(np.shape(over), np.nan), where=np.asarray(under) > 0)

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
 from lab.errors import RunError
 from lab.hashing import file_hash
 
@@ -41,6 +43,14 @@ class Manifest:
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Path in the checkpoint -> `bytes` and `xxh3_128`."""
     format: int = FORMAT
+
+    def model_digest(self) -> str:
+        """Tells its model from others: of the hashes of weights and config."""
+        digest = xxhash.xxh3_128()
+        for name, file in sorted(self.files.items()):
+            if "/" not in name and name.endswith((".safetensors", "config.json")) and "generation" not in name:
+                digest.update(f"{name} {file['xxh3_128']}".encode())
+        return digest.hexdigest()
 
 
 def write(folder: Path, manifest: Manifest) -> None:

@@ -52,14 +52,13 @@ def keeps_no_best(eval_every: int, config: CheckpointConfig, steps: int) -> str 
     """Why `keep_best` has less to choose from than it seems: it knows checkpoints that were evaluated alone."""
     if not config.keep_best or config.keep_last is None or not 0 < config.every < steps:
         return None
-    both = math.lcm(config.every, eval_every) if eval_every else 0
+    both = math.lcm(config.every, eval_every) if eval_every else steps
     if both == config.every:
         return None
-    which = f"those at multiples of {both} steps" if 0 < both <= steps else "the last one"
+    which = f"of the checkpoints every {both} steps and the last" if both < steps else "of the last checkpoint"
     return (
-        f"--checkpoint.keep-best: of the checkpoints, which come every {config.every} steps, only {which} are "
-        f"evaluated (--eval.every {eval_every}), and only those can be the best; make --checkpoint.every a multiple of "
-        "--eval.every"
+        f"--checkpoint.keep-best chooses among those that were evaluated, and the held-out loss is known {which} alone "
+        f"(--checkpoint.every {config.every}, --eval.every {eval_every}): let the second divide the first"
     )
 
 

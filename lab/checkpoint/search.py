@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from lab.checkpoint import manifest
@@ -105,6 +106,8 @@ def resolve(path: str) -> str:
     """
     folder = Path(path)
     if (folder / FOLDER).is_dir():
+        if not _steps(folder, LATEST):
+            raise RunError(f"{path} has no whole checkpoint yet")
         try:
             return str(_newest(folder, LATEST, _warn, manifest.verify))
         except RunError as error:
@@ -114,5 +117,6 @@ def resolve(path: str) -> str:
     return path
 
 
+@cache  # the same is said once
 def _warn(text: str) -> None:
     print(f"warning: {text}", file=sys.stderr, flush=True)

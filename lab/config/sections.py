@@ -118,8 +118,9 @@ class TrainConfig:
     compile: bool = False
     """Compile the model with torch.compile."""
     hang_timeout: float = 1800.0
-    """With several processes: seconds in which a rank may make no progress (a micro-batch, an evaluation batch, a part
-    of a checkpoint); then the run ends, naming the ranks that were missing."""
+    """With several processes: seconds in which a rank may make no progress (a micro-batch, an evaluation batch, a
+    parameter of a checkpoint); then the run ends, naming the ranks that were missing. Reading data, and reading and
+    writing checkpoints, may take as long as the file system needs."""
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.tokens is not None:
@@ -227,10 +228,11 @@ class RunConfig:
     """
 
     run_dir: str = "runs/run"
-    """Folder of the run; it must not exist yet, unless --resume is given."""
+    """Folder of the run; it must not exist yet, unless --resume is given. One process at a time writes in it."""
     resume: str | None = None
-    """Go on from a checkpoint: `latest` in the run folder, or a checkpoint's path. `auto` starts anew where there is
-    none yet: for jobs that are started again by a batch system."""
+    """Go on from a checkpoint, with its settings where no flag says otherwise: `latest` in the run folder, another
+    run's folder, or a checkpoint's path. `auto` starts anew where there is none yet: for jobs that a batch system
+    starts again."""
     model: ModelConfig = field(default_factory=ModelConfig)
     normalization: NormalizationConfig = field(default_factory=NormalizationConfig)
     data: DataConfig = field(default_factory=DataConfig)

@@ -16,6 +16,7 @@ import torch
 from lab.config.read import dump
 from lab.config.sections import RunConfig
 from lab.errors import RunError
+from lab.runfolder.history import history
 from lab.runfolder.writer import is_empty
 
 CONFIG = "config.yaml"
@@ -85,21 +86,6 @@ def _first_session(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
-
-
-def history(environment: dict[str, Any]) -> list[tuple[int, str]]:
-    """What a run was not from its first step on, as (step, what happened after it): a branch of another run, settings
-    that changed. Sessions of a course that it left do not count."""
-    told: list[tuple[int, str]] = []
-    sessions = environment.get("resumed", [])
-    for session in sessions if isinstance(sessions, list) else []:
-        if not isinstance(session, dict) or not isinstance(step := session.get("step"), int):
-            continue  # of an older depthlab, which kept neither
-        told = [entry for entry in told if entry[0] < step or entry[1].startswith("branch")]
-        if session.get("branch"):
-            told.append((step, f"branch of {session['branch']}"))
-        told += [(step, str(line)) for line in session.get("changed", [])]
-    return told
 
 
 def versions() -> dict[str, str]:

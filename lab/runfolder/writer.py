@@ -67,11 +67,13 @@ class Writer:
     def __init__(self, run_dir: Path) -> None:
         self._run_dir, self._path = run_dir, run_dir / NAME
         self._me = Holder.here()
+        self._made_folder = False
         self._end = threading.Event()
         self._beating = threading.Thread(target=self._beat, name="writer", daemon=True)
 
     def __enter__(self) -> Writer:
         try:
+            self._made_folder = not self._run_dir.exists()
             self._run_dir.mkdir(parents=True, exist_ok=True)
             while not self._take():
                 self._wait_or_refuse()
@@ -86,7 +88,8 @@ class Writer:
         with suppress(OSError):
             if (held := _read(self._path)) and held[0] == self._me:
                 self._path.unlink()
-            self._run_dir.rmdir()  # of a run that never began; a folder with anything in it stays
+            if self._made_folder:
+                self._run_dir.rmdir()  # of a run that never began; with anything in it, it stays
 
     def _take(self) -> bool:
         # Exclusive creation is atomic on network file systems too, where locks may not reach other machines.
@@ -173,7 +176,7 @@ def _read(path: Path) -> tuple[Holder | None, int] | None:
 def _begun(process: int) -> float:
     """Clock ticks from the boot of the machine to the process's start, which no change of the clock moves (Linux); else
     seconds since 1970."""
-    if sys.platform == "linux":
+    if platform.system() == "Linux":
         return float(Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19])
     return psutil.Process(process).create_time()
 

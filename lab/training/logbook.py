@@ -62,6 +62,11 @@ class Logbook:
                 self._report = TrackedReport(self._accelerator, Path(self._run.run_dir))
         self._clock = (time.monotonic(), self._progress.tokens)
 
+    def sync(self) -> None:
+        """Bring metrics.jsonl to disk."""
+        if self._metrics is not None:
+            self._metrics.sync()
+
     def close(self) -> None:
         """Close metrics.jsonl."""
         if self._metrics is not None:

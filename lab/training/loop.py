@@ -238,6 +238,7 @@ class Trainer:
         measured = self.eval_loss is not None and self.eval_loss[0] == self.progress.step
         eval_loss = self.eval_loss[1] if measured and self.eval_loss else None
         self.progress.monitors = self.monitors.state_dict()
+        self.logbook.sync()
         failure = self.saver.save(self.progress, self.batches.state_dict, eval_loss, must_succeed=must_succeed)
         if failure is not None:
             self.logbook.record({"event": "checkpoint failed", "reason": failure})

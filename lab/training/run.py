@@ -37,7 +37,7 @@ from lab.runfolder.writer import Writer
 from lab.training.loop import Trainer
 from lab.training.process import Process
 from lab.training.signals import STOP_FILE, StopRequest
-from lab.training.start import Start, refuse_others
+from lab.training.start import Start, refuse_others, settings_of
 
 
 def pretrain(run: RunConfig, settings: Callable[..., RunConfig] | None = None) -> bool:
@@ -64,10 +64,10 @@ def pretrain(run: RunConfig, settings: Callable[..., RunConfig] | None = None) -
 
         def begin() -> Start:
             folder.enter_context(Writer(Path(run.run_dir)))
-            found = run
-            if settings is not None and run.resume is not None:
-                found = settings(check=manifest.verify, say=console.warn)
-            start = Start.of(found, console.warn)
+            if settings is None or run.resume is None:
+                start = Start.of(run, console.warn)
+            else:
+                start = Start.of(settings(check=manifest.verify, say=console.warn), say=lambda text: None)
             _tidy(start, console)
             return start
 
@@ -122,7 +122,7 @@ def _tidy(start: Start, console: Console) -> None:
         console.warn(f"going on with another setting: {line}")
     if start.branch is None and (folder / CONFIG).is_file():
         if start.checkpoint is not None:
-            _tell_left(start.run, load(folder / CONFIG), console)
+            _tell_left(start, load(folder / CONFIG), console)
         clean(folder, console.warn)
         records, later = (
             metrics.rewind(folder, start.position.step, say=console.warn),
@@ -134,11 +134,14 @@ def _tidy(start: Start, console: Console) -> None:
             console.say(f"{folder / FOLDER / SUPERSEDED} holds {count(size)}B that nothing deletes by itself")
 
 
-def _tell_left(run: RunConfig, last: RunConfig, console: Console) -> None:
-    """Say what a session went on with beyond the checkpoint, if it is not what the run goes on with now."""
+def _tell_left(start: Start, last: RunConfig, console: Console) -> None:
+    """Say which settings a session changed that went on from this checkpoint before, if they are not taken over."""
+    assert start.checkpoint is not None
     with suppress(ConfigError):
-        for line in differences(run, last):
-            console.say(f"the session that went on from here before had {line}; give the flag to have it again")
+        left = {line.partition(":")[0] for line in differences(start.run, last)}
+        for line in differences(settings_of(start.checkpoint), last):
+            if line.partition(":")[0] in left:
+                console.say(f"an earlier session went on from here with {line}; give the flag to have it again")
 
 
 def _load_data(run: RunConfig, start: Start, accelerator: Accelerator) -> tuple[PreTrainedTokenizerBase, Corpus]:
@@ -159,8 +162,8 @@ def _load_model(run: RunConfig, start: Start, tokenizer: PreTrainedTokenizerBase
     carried, wanted = normalization.spec(model), run.normalization.spec()
     if carried.to_dict() != wanted.to_dict():
         raise ConfigError(
-            f"--normalization.scheme {wanted.scheme}: the model in {start.checkpoint} has {carried}, not "
-            f"{wanted} as its {CONFIG} says; one of the two is not its own"
+            f"--normalization.scheme {wanted.scheme}: the model in {start.checkpoint} has "
+            f"{carried.to_dict()}, not {wanted.to_dict()} as its {CONFIG} says; one of the two is not its own"
         )
     return model
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from statistics import mean, median
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 
 from evaluators import metrics
 from evaluators.statistics.bootstrap import Array, Statistic, bootstrap
+from evaluators.statistics.clusters import clusters, keys
 from evaluators.statistics.tables import rate
 
 Decision = Mapping[str, Any]
@@ -28,6 +29,7 @@ class Judged:
     """Of a sample, what the summary needs. `cost` in USD; None unless each of its calls was made and priced."""
 
     query: str
+    """What is drawn together: the query, or the cluster of samples without one."""
     winner: int | None
     cost: Decimal | None
 
@@ -39,6 +41,12 @@ class Judged:
         costs += [call["cost"] for item in reviews for call in item["calls"]]
         cost = sum(map(Decimal, costs), Decimal(0)) if costs and None not in costs else None
         return cls(record["query"], record["verdict"]["winner"], cost)
+
+
+def judged_samples(records: Sequence[Mapping[str, Any]]) -> dict[str, Judged]:
+    """Of records of `verdicts.jsonl`, by their ids."""
+    names = clusters([keys(record["query"], (record["response1"], record["response2"])) for record in records])
+    return {record["id"]: replace(Judged.of(record), query=name) for record, name in zip(records, names, strict=True)}
 
 
 def summary(
