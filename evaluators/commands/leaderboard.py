@@ -10,6 +10,7 @@ import tyro
 
 from evaluators.commands.bootstrap import check_bootstrap
 from evaluators.errors import ConfigError, RunError
+from evaluators.saying import say
 from evaluators.showing.figures import figure_text
 from evaluators.showing.terminal import printable, refused_lines
 
@@ -71,7 +72,7 @@ def main(argv: Sequence[str], *, prog: str) -> int:
         "bootstrap": {"draws": wanted.draws, "seed": wanted.seed, "clustered_by": "query"},
         "standings": [asdict(standing) for standing in standings],
     }
-    print(json.dumps(found, indent=2) if wanted.json else "\n".join(leaderboard_text(found)))
+    say(json.dumps(found, indent=2) if wanted.json else "\n".join(leaderboard_text(found)))
     return 0
 
 
@@ -138,6 +139,10 @@ def leaderboard_text(found: Mapping[str, Any]) -> Iterator[str]:
             f"{place:>2} {row['system']:<{width}}  {strength:<24}  {rate:<22}  "
             f"{row['wins']:>6,} {row['ties']:>6,} {row['losses']:>6,}"
         )
+    whys = [
+        interval["why"] for row in rows for interval in (row["strength_interval"], row["win_rate_interval"]) if interval
+    ]
+    yield from (f"no interval: {why}" for why in dict.fromkeys(filter(None, whys)))
     if rows[0]["strength"] is None:
         yield (
             "strengths are not finite, because some group of systems never lost to the rest or was never compared with "
@@ -148,4 +153,4 @@ def leaderboard_text(found: Mapping[str, Any]) -> Iterator[str]:
 def _text(row: Mapping[str, Any], name: str) -> str:
     if row[name] is None:
         return "not finite"
-    return figure_text({"value": row[name], "low": None, "high": None, **(row[f"{name}_interval"] or {})})
+    return figure_text({**row[f"{name}_interval"], "value": row[name], "why": None})
