@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lab.errors import ConfigError
 
@@ -77,9 +77,24 @@ _DEEPSPEED_KEYS = frozenset(
 )
 
 
-def is_on(name: str) -> bool:
+def says(name: str, *, default: bool = False) -> bool:
     """Whether a variable says yes, as Accelerate reads it."""
-    return os.environ.get(name, "false").lower() == "true"
+    return os.environ.get(name, str(default)).lower() in ("true", "1", "yes", "on")
+
+
+def engine() -> Literal["replicated", "deepspeed", "fsdp2"]:
+    """What shares the model among the processes: one process and DDP keep it whole.
+
+    Raises:
+        ConfigError: FSDP 1.
+    """
+    if says("ACCELERATE_USE_DEEPSPEED"):
+        return "deepspeed"
+    if not says("ACCELERATE_USE_FSDP"):
+        return "replicated"
+    if os.environ.get("FSDP_VERSION", "1") != "2":
+        raise ConfigError("accelerate launch with FSDP 1: not supported; set fsdp_version: 2")
+    return "fsdp2"
 
 
 @contextmanager
@@ -90,11 +105,9 @@ def only_places() -> Iterator[list[str]]:
         ConfigError: a way of sharing the model that this project does not train with.
     """
     for name, what in _REFUSED.items():
-        if is_on(name):
+        if says(name):
             raise ConfigError(f"{name}: training with {what} is not supported; choose a preset of `depthlab launch`")
-    hidden = {
-        name: value for name, value in os.environ.items() if name.startswith(_PREFIXES) and name not in _PLACES
-    }
+    hidden = {name: value for name, value in os.environ.items() if name.startswith(_PREFIXES) and name not in _PLACES}
     told = [
         f"{name}={hidden[name]} is not read: {flag} decides"
         for name, (usual, flag) in _TOLD.items()
@@ -123,5 +136,9 @@ def deepspeed_settings(path: str) -> Mapping[str, Any]:
     if strange := sorted(set(found) - _DEEPSPEED_KEYS):
         raise ConfigError(
             f"DeepSpeed's file {path}: {strange[0]} would change what is computed; leave it out, the run's flags decide"
+        )
+    if quantized := sorted(key for key in found.get("zero_optimization", {}) if "quantized" in key):
+        raise ConfigError(
+            f"DeepSpeed's file {path}: {quantized[0]} rounds what is sent, and so the result; leave it out"
         )
     return found
