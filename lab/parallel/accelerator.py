@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
 
 import torch
 from accelerate import Accelerator, PartialState
@@ -22,7 +21,7 @@ from torch import nn
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.nn.parallel import DistributedDataParallel
 
-from lab.config.sections import RunConfig
+from lab.config.sections import ParallelConfig, RunConfig
 from lab.errors import ConfigError
 from lab.parallel import deepspeed_build, launched
 
@@ -78,6 +77,29 @@ def make_accelerator(run: RunConfig) -> Accelerator:
     if engine == "deepspeed":
         _configure_deepspeed(accelerator, run)
     return accelerator
+
+
+def describe(accelerator: Accelerator, run: RunConfig) -> ParallelConfig:
+    """Who shares the model, and the types that "bf16" means there.
+
+    Autocast keeps weights and the residual stream in fp32; FSDP2 and DeepSpeed compute with bf16 weights, so the stream
+    is bf16 too. All of them sum gradients in fp32.
+    """
+    engine = launched.engine()
+    precision = run.train.precision
+    names = {
+        "replicated": "single" if accelerator.num_processes == 1 else "ddp",
+        "deepspeed": f"zero{accelerator.state.deepspeed_plugin.zero_stage}" if engine == "deepspeed" else "",
+        "fsdp2": "fsdp2",
+    }
+    return ParallelConfig(
+        engine=names[engine],
+        processes=accelerator.num_processes,
+        compute=precision,
+        stream="fp32" if engine == "replicated" else precision,
+        reduce="fp32",
+        accumulate="fp32",
+    )
 
 
 def leave(accelerator: Accelerator, model: nn.Module) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,8 @@ from lab.config.resume import differences, stored_config
 from lab.config.sections import RunConfig
 from lab.data import Corpus, load_tokenizer, prepare
 from lab.model.build import build_model, source_of
-from lab.parallel.accelerator import make_accelerator
+from lab.parallel import launched
+from lab.parallel.accelerator import describe, make_accelerator
 from lab.parallel.collectives import together
 from lab.parallel.heartbeat import Heartbeat
 from lab.parallel.sharding import whole_shape
@@ -46,8 +49,16 @@ def pretrain(run: RunConfig) -> bool:
     """
     if run.resume is None:
         refuse_existing(Path(run.run_dir))
+    with launched.only_places() as not_read:
+        return _pretrain(run, not_read)
+
+
+def _pretrain(run: RunConfig, not_read: Sequence[str]) -> bool:
     accelerator = make_accelerator(run)
+    run = dataclasses.replace(run, parallel=describe(accelerator, run))
     console = Console(enabled=accelerator.is_main_process)
+    for line in not_read:
+        console.warn(line)
     with Heartbeat(run.train.hang_timeout).watching() as heartbeat:
         heartbeat.at("finding the checkpoint", limited=False)
         resume_from = together(lambda: _resume_point(run, console)) if run.resume is not None else None
