@@ -20,7 +20,7 @@ from pathlib import Path
 
 LATENCY_S = 0.1
 TARGET = 0.85
-"""Share of the server's limit at 32 calls in flight that DESIGN section 7 asks for."""
+"""Share of the server's limit at 32 calls in flight that we hold ourselves to."""
 FLIGHTS = (1, 8, 32, 128)
 
 REPLY = json.dumps({"evidence": "The first is right. " * 40, "score_1": 8, "score_2": 6})

@@ -31,7 +31,7 @@ from lab.data.packing import IGNORED, Batch
 from lab.data.tokenizer import END_TOKEN, train_bpe
 
 TARGET = 1.5
-"""Ratio of useful tokens/s that DESIGN section 7 asks for."""
+"""Ratio of useful tokens/s that we hold ourselves to."""
 
 
 def docstrings(unit: str) -> list[Document]:

@@ -11,23 +11,24 @@ with a scheme load through `AutoModelForCausalLM.from_pretrained`.
 
 from __future__ import annotations
 
-from normalization import auto as _auto
 from normalization.api import (
     apply,
     config,
     decoder_layers,
     describe,
+    experts,
     from_config,
     from_pretrained,
     plans,
     spec,
 )
+from normalization.auto import register as _register
 from normalization.folding import fold, from_pre_ln
 from normalization.initialization import initialize
 from normalization.plan import LayerPlan
 from normalization.specification import NormalizationSpec
 
-_auto.register()
+_register()
 
 __all__ = [
     "LayerPlan",
@@ -36,6 +37,7 @@ __all__ = [
     "config",
     "decoder_layers",
     "describe",
+    "experts",
     "fold",
     "from_config",
     "from_pre_ln",

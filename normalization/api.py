@@ -10,10 +10,11 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
-from normalization import auto, families, schemes
-from normalization.families import FAMILIES, Family
+from normalization.auto import PREFIX, model_class, place, with_normalization
+from normalization.families import FAMILIES, Family, of_config
 from normalization.layers import PatchedLayer
 from normalization.plan import LayerPlan
+from normalization.schemes import get as get_scheme
 from normalization.specification import NormalizationSpec
 
 
@@ -37,14 +38,14 @@ def apply(model: PreTrainedModel, scheme: str, *, final_norm: bool = True, **opt
     """
     spec = NormalizationSpec.make(scheme, final_norm=final_norm, **options)
     family = _family_of_stock(model)
-    config = auto.with_normalization(model.config, family, spec)
-    auto.place(model, family, spec)
+    config = with_normalization(model.config, family, spec)
+    place(model, family, spec)
     shared = model.config
     for module in model.modules():
         if getattr(module, "config", None) is shared:
             module.config = config
     if spec.scheme != family.stock_scheme:
-        model.__class__ = auto.model_class(family)
+        model.__class__ = model_class(family)
     return model
 
 
@@ -61,7 +62,7 @@ def config(stock: PretrainedConfig, scheme: str, *, final_norm: bool = True, **o
             f"the config{of} already carries the scheme {stored['scheme']!r}; build or load it as it is, with "
             "AutoModelForCausalLM, or start from a stock config"
         )
-    return auto.with_normalization(stock, families.of_config(stock), spec)
+    return with_normalization(stock, of_config(stock), spec)
 
 
 def from_config(
@@ -105,7 +106,7 @@ def from_pretrained(
     model, report = AutoModelForCausalLM.from_pretrained(
         path, config=wanted, dtype=dtype, attn_implementation=attn_implementation, output_loading_info=True
     )
-    family = families.of_config(stock)
+    family = of_config(stock)
     with torch.device("meta"):
         of_stock = set(family.stock(copy.deepcopy(stock)).state_dict())
     if lacking := sorted(of_stock & set(report["missing_keys"])):
@@ -150,6 +151,25 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
     return family_of(model).decoder_layers(model)
 
 
+def experts(model: nn.Module) -> dict[str, int]:
+    """The parameters of a causal LM that hold one weight an expert, shaped (experts, ...), by their full names: how
+    many of the experts one token passes through. Empty where there are none.
+
+    Raises:
+        ValueError: a model of an unknown family.
+    """
+    family = family_of(model)
+    if family.experts is None:
+        return {}
+    config: Any = model.config
+    active = getattr(config, family.experts.active)
+    return {
+        f"{family.layers}.{number}.{name}": active
+        for number, layer in enumerate(family.decoder_layers(model))
+        for name in dict(layer.named_parameters()).keys() & set(family.experts.weights)
+    }
+
+
 def describe(model: nn.Module, *, file: TextIO | None = None) -> None:
     """Print a causal LM's plan layer by layer: one line each, N being the layer's norm and F its sublayer.
 
@@ -158,7 +178,7 @@ def describe(model: nn.Module, *, file: TextIO | None = None) -> None:
     """
     normalization, out = spec(model), file or sys.stdout
     options = ", ".join(f"{name}={value}" for name, value in normalization.options.items() if value is not None)
-    scheme = schemes.get(normalization.scheme)
+    scheme = get_scheme(normalization.scheme)
     layer_plans = plans(model)
     print(f"{scheme.name}{f' ({options})' if options else ''}: {scheme.source}", file=out)
     width = len(str(len(layer_plans)))
@@ -180,7 +200,7 @@ def family_of(model: nn.Module) -> Family:
         ValueError: not in the table.
     """
     config: Any = model.config
-    return FAMILIES.get(config.model_type.removeprefix(auto.PREFIX)) or families.of_config(config)
+    return FAMILIES.get(config.model_type.removeprefix(PREFIX)) or of_config(config)
 
 
 def _family_of_stock(model: nn.Module) -> Family:
@@ -190,7 +210,7 @@ def _family_of_stock(model: nn.Module) -> Family:
                 f"this model already carries the scheme {spec(model).scheme!r}; a scheme is placed once, in "
                 "a stock model. Build or load a fresh one"
             )
-        family = families.of_config(model.config)
+        family = of_config(model.config)
         if type(model) is family.stock:
             return family
     raise ValueError(

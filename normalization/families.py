@@ -14,6 +14,18 @@ from normalization.plan import Slot
 from normalization.weights import Layout, columns, grouped_rows, rows, rows_by_head
 
 
+@dataclass(frozen=True)
+class Experts:
+    """Where a layer with experts keeps them; paths are relative to one decoder layer, which may have none."""
+
+    router: str = "mlp.gate"
+    """The module that sends each token to its experts."""
+    weights: tuple[str, ...] = ("mlp.experts.gate_up_proj", "mlp.experts.down_proj")
+    """Parameters of shape (experts, ...)."""
+    active: str = "num_experts_per_tok"
+    """Field of the config: experts that one token passes through."""
+
+
 @dataclass(frozen=True, eq=False)
 class Family:
     """Where a family of Hugging Face causal LMs keeps what a scheme moves.
@@ -41,6 +53,8 @@ class Family:
     mlp_dropout: str | None = None
     positional: tuple[str, ...] = ()
     """Names of what the model hands to a layer by position, after the hidden states."""
+    experts: Experts | None = None
+    """Where the family has a mixture of experts."""
     stock_scheme: str = "pre"
     """The scheme that the stock model follows, and that stays a stock checkpoint."""
     own_slot: Slot = "in"
@@ -114,6 +128,7 @@ FAMILIES: dict[str, Family] = {
             "mixtral",
             "MixtralForCausalLM",
             weights=_ATTENTION | _EXPERTS,
+            experts=Experts(),
             refuse=lambda config: (
                 "router_jitter_noise multiplies the input of the MLP in place, which is the residual stream itself "
                 "where no norm stands before it; set router_jitter_noise=0"
@@ -121,7 +136,7 @@ FAMILIES: dict[str, Family] = {
                 else None
             ),
         ),
-        Family("qwen3_moe", "Qwen3MoeForCausalLM", weights=_LLAMA | _EXPERTS),
+        Family("qwen3_moe", "Qwen3MoeForCausalLM", weights=_LLAMA | _EXPERTS, experts=Experts()),
         Family(
             "phi3",
             "Phi3ForCausalLM",

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from normalization import schemes
 from normalization.api import apply, family_of, plans, spec
 from normalization.auto import stock_config
 from normalization.families import Family
 from normalization.plan import LayerPlan
+from normalization.schemes import get as get_scheme
 
 
 def fold(model: PreTrainedModel) -> PreTrainedModel:
@@ -33,9 +33,15 @@ def fold(model: PreTrainedModel) -> PreTrainedModel:
     family = family_of(model)
     layer_plans = plans(model)
     _refuse_unfoldable(model, family, layer_plans)
-    folded = family.stock(copy.deepcopy(stock_config(model.config, family)))
-    folded.to(next(model.parameters()).dtype).to(next(model.parameters()).device)
-    folded.load_state_dict(model.state_dict())
+    folded = family.stock(stock_config(model.config, family))
+    for own, of_model in (
+        (dict(folded.named_parameters()), dict(model.named_parameters())),
+        (dict(folded.named_buffers()), dict(model.named_buffers())),
+    ):
+        assert own.keys() == of_model.keys()
+        for name, tensor in own.items():
+            # Each in its own type: the rotary table stays in float32 beside weights in bfloat16.
+            tensor.data = of_model[name].detach().clone()
     for layer, plan in zip(family.decoder_layers(folded), layer_plans, strict=True):
         scale_norms(layer, family, plan.input_scale)
     folded.generation_config = copy.deepcopy(model.generation_config)
@@ -81,7 +87,7 @@ def scale_norms(layer: nn.Module, family: Family, factor: float) -> None:
 
 def _refuse_unfoldable(model: nn.Module, family: Family, layer_plans: list[LayerPlan]) -> None:
     normalization = spec(model)
-    stock = schemes.get(family.stock_scheme).plans(len(layer_plans), {})
+    stock = get_scheme(family.stock_scheme).plans(len(layer_plans), {})
     # A scale right behind a norm is a matter of the norm's weight; anything else moves or adds a norm.
     weighted = _norm_has_weight(family, model)
     for number, (plan, stock_plan) in enumerate(zip(layer_plans, stock, strict=True), start=1):

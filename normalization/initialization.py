@@ -11,9 +11,9 @@ from typing import get_args
 
 from torch import nn
 
-from normalization import schemes
 from normalization.api import family_of, spec
 from normalization.families import Family
+from normalization.schemes import get as get_scheme
 from normalization.weights import Layout, Role
 
 Distribution = Callable[[int, int], float]
@@ -73,7 +73,7 @@ def initialize(
         ValueError: unknown initialisation or family; a parameter that the family's entry does not name; one
             on the meta device, where drawing would do nothing.
     """
-    scheme = schemes.get(spec(model).scheme)
+    scheme = get_scheme(spec(model).scheme)
     initialization = initialization or scheme.initialization
     if initialization not in NAMES:
         near = get_close_matches(initialization, NAMES, n=1)

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import inspect
 import re
 from pathlib import Path
-from types import ModuleType
 
 from transformers import PretrainedConfig, PreTrainedModel
 
-from normalization import families, guard, layers, plan, weights
 from normalization.api import family_of, plans, spec
 from normalization.auto import become, config_class, model_class
 from normalization.families import Family
 
 MODELING = "modeling_depthlab.py"
-_MODULES: tuple[ModuleType, ...] = (plan, weights, families, layers, guard)
+_MODULES = ("plan", "weights", "families", "layers", "guard")
 """What a patched model needs, copied as it is: the code that computes is the same here and there."""
 
 _MODELING = '''"""{stock} with the normalization scheme that its config names; written by depthlab {version}."""
@@ -80,9 +77,8 @@ def save_with_code(model: PreTrainedModel, folder: Path, *, version: str) -> Non
     stored.__class__ = model_class(family)  # its layers carry out their plans, whatever its class was called
     stored.config = _config_with_plans(model, family)
     stored.save_pretrained(folder, is_main_process=True)
-    for module in _MODULES:
-        source = inspect.getsource(module)
-        name = module.__name__.rpartition(".")[2]
+    for name in _MODULES:
+        source = Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
         (folder / f"depthlab_{name}.py").write_text(
             re.sub(r"from normalization\.(\w+) import", r"from .depthlab_\1 import", source), encoding="utf-8"
         )

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from normalization import schemes
 from normalization.plan import LayerPlan
+from normalization.schemes import get as get_scheme
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class NormalizationSpec:
         Raises:
             ValueError: unknown scheme or option.
         """
-        found = schemes.get(scheme)
+        found = get_scheme(scheme)
         return cls(found.name, found.resolve(options), final_norm)
 
     @classmethod
@@ -55,7 +55,7 @@ class NormalizationSpec:
             ValueError: the scheme refuses its options at this depth, or the final norm is dropped although
                 the last layer does not end in a norm.
         """
-        plans = schemes.get(self.scheme).plans(depth, self.options)
+        plans = get_scheme(self.scheme).plans(depth, self.options)
         if not self.final_norm and not plans[-1].norm_post:
             raise ValueError(
                 f"final_norm=False leaves {self.scheme!r} without any norm before the head, since its last "

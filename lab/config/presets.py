@@ -33,7 +33,7 @@ PRESETS = {
     "llama_3b": Size(32, 2560, 6848, 32),
     "llama_7b": Size(32, 4096, 11008, 32),
 }
-"""As in DESIGN section 3 (the sizes of the LNS and Mix-LN repositories)."""
+"""The sizes that the repositories of LNS (arXiv:2502.05795) and Mix-LN (arXiv:2412.13795) train."""
 
 HEAD_WIDTH = 32
 _TINY = re.compile(r"tiny-([1-9]\d*)x([1-9]\d*)")

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 import normalization
@@ -24,9 +24,11 @@ from lab.errors import RunError
 from lab.runfolder.folder import ENVIRONMENT, versions
 
 TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 4e-3}
-"""Largest difference between logits, as a share of the largest logit, that rounding explains."""
+"""Difference between logits, as `difference` counts it, that rounding explains."""
 
-_LENGTH, _BATCH = 64, 2
+LENGTH, _POSITIONS, _STRETCHES = 2048, 256, 8
+"""Tokens of an input, since some faults grow with the position; at how many of them logits are compared; and in how
+many stretches, where experts are."""
 
 _LOGITS = """
 import sys, torch
@@ -37,9 +39,13 @@ else:
     import normalization
 from transformers import AutoModelForCausalLM
 model = AutoModelForCausalLM.from_pretrained(sys.argv[2], trust_remote_code=sys.argv[1] == "bare", dtype="auto").eval()
+kept = load_file(sys.argv[4])
 with torch.no_grad():
-    logits = {name: model(ids, use_cache=False).logits.float() for name, ids in load_file(sys.argv[3]).items()}
-save_file(logits, sys.argv[4])
+    logits = {
+        name: model(ids, use_cache=False, logits_to_keep=kept[name]).logits.float()
+        for name, ids in load_file(sys.argv[3]).items()
+    }
+save_file(logits, sys.argv[5])
 """
 
 
@@ -67,8 +73,8 @@ def hand_over(
         original: for the model card: what the model from `source` is called, where `model` is no longer the same.
 
     Returns:
-        `random` and, where there is a tokenizer, `text`: the largest difference between logits in the check, as a
-        share of the largest logit.
+        `random` and, where there is a tokenizer, `text`: the `difference` between logits in the check, in the type of
+        `model`.
 
     Raises:
         RunError: `out` exists, or the folder computes something else than `model`; nothing is left of it then.
@@ -107,38 +113,60 @@ def _tokenizer(source: Path) -> PreTrainedTokenizerBase | None:
     return AutoTokenizer.from_pretrained(source)
 
 
+def longest_input(model: PreTrainedModel) -> int:
+    """Tokens that a comparison feeds a model: as many as it has positions, 2,048 at most."""
+    return min(LENGTH, getattr(model.config, "max_position_embeddings", None) or LENGTH)
+
+
+def positions(length: int) -> Tensor:
+    """Where logits are compared: (P,), the first to the last of `length` tokens, evenly."""
+    return torch.linspace(0, length - 1, min(length, _POSITIONS)).round().long()
+
+
+def difference(found: Tensor, wanted: Tensor, model: nn.Module) -> float:
+    """How far logits (1, P, V) are apart: the largest difference as a share of the largest logit.
+
+    Where there are experts, rounding alone sends a token that is near the border of two to the other one. There the
+    median token of a stretch of positions counts, of the stretch where it is worst.
+    """
+    each = (found - wanted).abs().amax(-1)[0] / wanted.abs().max()
+    if normalization.experts(model):
+        each = torch.stack([stretch.median() for stretch in each.chunk(_STRETCHES)])
+    return float(each.max())
+
+
 def _probe(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> dict[str, Tensor]:
-    config = model.config
-    length = min(_LENGTH, getattr(config, "max_position_embeddings", None) or _LENGTH)
+    length = longest_input(model)
     generator = torch.Generator().manual_seed(0)
-    probe = {"random": torch.randint(config.vocab_size, (_BATCH, length), generator=generator)}
+    probe = {"random": torch.randint(model.config.vocab_size, (1, length), generator=generator)}
     if tokenizer is not None:
         text = Path(textwrap.__file__).read_text(encoding="utf-8")
-        ids = tokenizer(text, return_tensors="pt")["input_ids"][0, : _BATCH * length]
-        probe["text"] = ids[: len(ids) // _BATCH * _BATCH].view(_BATCH, -1).contiguous()
+        probe["text"] = tokenizer(text, return_tensors="pt")["input_ids"][:, :length].contiguous()
     return probe
 
 
 @torch.no_grad()
 def _compare(model: PreTrainedModel, folder: Path, probe: dict[str, Tensor], *, bare: bool) -> dict[str, float]:
-    """Load the folder in a process of its own, as its users will."""
-    ids, logits = folder / ".probe.safetensors", folder / ".logits.safetensors"
-    save_file(probe, ids)
-    words = ["bare" if bare else "stock", str(folder), str(ids), str(logits)]
+    """Load the folder in a process of its own, as its users will, in the type in which it is stored."""
+    kept = {name: positions(ids.shape[1]) for name, ids in probe.items()}
+    files = [folder / f".{name}.safetensors" for name in ("probe", "kept", "logits")]
+    save_file(probe, files[0])
+    save_file(kept, files[1])
+    words = ["bare" if bare else "stock", str(folder), *map(str, files)]
     environment = {**os.environ, "HF_MODULES_CACHE": str(folder / ".modules")}
     done = subprocess.run(
         [sys.executable, "-c", _LOGITS, *words], env=environment, capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise RunError(f"the exported folder does not load: {done.stderr.strip().splitlines()[-1]}")
-    found = load_file(logits)
-    ids.unlink()
-    logits.unlink()
+    found = load_file(files[-1])
+    for file in files:
+        file.unlink()
     shutil.rmtree(folder / ".modules", ignore_errors=True)
     differences = {}
-    for name, tokens in probe.items():
-        wanted = model.eval()(tokens.to(model.device), use_cache=False).logits.float().cpu()
-        differences[name] = float((found[name] - wanted).abs().max() / wanted.abs().max())
+    for name, ids in probe.items():
+        wanted = model.eval()(ids.to(model.device), use_cache=False, logits_to_keep=kept[name].to(model.device)).logits
+        differences[name] = difference(found[name], wanted.float().cpu(), model)
     return differences
 
 
@@ -155,6 +183,7 @@ def _card(
     plans = normalization.plans(model)
     given = {key: value for key, value in spec.options.items() if value is not None}
     measured = ", ".join(f"{value:.1e} ({kind} tokens)" for kind, value in differences.items())
+    of = "the median token's largest" if normalization.experts(model) else "largest"
     lines = [
         "---",
         "library_name: transformers",
@@ -177,7 +206,9 @@ def _card(
         f"| first layer | x <- {plans[0]} |",
         f"| last layer | x <- {plans[-1]} |",
         *(f"| {f'{original}: ' if original else ''}{key} | {value} |" for key, value in _training(source).items()),
-        f"| check | largest difference of logits to the original, as a share of the largest logit: {measured} |",
+        f"| type | {str(model.dtype).removeprefix('torch.')} |",
+        f"| check | {of} difference of logits to the original, as a share of the largest logit, in this type at up to "
+        f"{longest_input(model):,} positions: {measured} |",
         f"| made with | {', '.join(f'{key} {value}' for key, value in versions().items())} |",
         "",
     ]

@@ -11,10 +11,12 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 import normalization
+from lab.model.handover import difference, longest_input, positions
 from normalization.api import family_of
 from normalization.auto import stock_config
 
-_LENGTH = 64
+_BY_LAYER = ("layer_types", "no_rope_layers")
+"""Fields of the families' configs with one entry a layer."""
 
 
 def without(model: PreTrainedModel, removed: Sequence[int]) -> PreTrainedModel:
@@ -44,28 +46,28 @@ def without(model: PreTrainedModel, removed: Sequence[int]) -> PreTrainedModel:
 
 @torch.no_grad()
 def difference_to_skipping(smaller: PreTrainedModel, model: PreTrainedModel, removed: Sequence[int]) -> float:
-    """Largest difference between the logits of the smaller model and of the whole one with layers skipped, as a share
-    of the largest logit, on random tokens."""
+    """The `difference` between the logits of the smaller model and of the whole one with layers skipped, on random
+    tokens."""
 
     def skip(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
         stream = args[0] if args else kwargs["hidden_states"]
         return (stream, *output[1:]) if isinstance(output, tuple) else stream
 
-    length = min(_LENGTH, getattr(model.config, "max_position_embeddings", None) or _LENGTH)
-    ids = torch.randint(model.config.vocab_size, (2, length), generator=torch.Generator().manual_seed(0))
+    length = longest_input(model)
+    ids = torch.randint(model.config.vocab_size, (1, length), generator=torch.Generator().manual_seed(0))
+    kept = positions(length)
     layers = normalization.decoder_layers(model)
     handles = [layers[number - 1].register_forward_hook(skip, with_kwargs=True) for number in removed]
     try:
-        wanted = model.eval()(ids, use_cache=False).logits.float()
+        wanted = model.eval()(ids, use_cache=False, logits_to_keep=kept).logits.float()
     finally:
         for handle in handles:
             handle.remove()
-    found = smaller(ids, use_cache=False).logits.float()
-    return float((found - wanted).abs().max() / wanted.abs().max())
+    found = smaller(ids, use_cache=False, logits_to_keep=kept).logits.float()
+    return difference(found, wanted, model)
 
 
 def _smaller_config(model: PreTrainedModel, kept: Sequence[int]) -> PretrainedConfig:
-    depth = model.config.num_hidden_layers
     family = family_of(model)
     config: Any = stock_config(model.config, family)
     for unwanted in ("quantization_config",):  # of a GGUF file, whose weights are dequantised when they are loaded
@@ -76,8 +78,8 @@ def _smaller_config(model: PreTrainedModel, kept: Sequence[int]) -> PretrainedCo
             "this model divides attention by the layer's number (scale_attn_by_inverse_layer_idx), which renumbering "
             "would change; it cannot be pruned"
         )
-    for name, value in list(vars(config).items()):
-        if isinstance(value, list) and len(value) == depth and name != "mlp_only_layers":
+    for name in _BY_LAYER:
+        if (value := getattr(config, name, None)) is not None:
             setattr(config, name, [value[index] for index in kept])
     if hasattr(config, "mlp_only_layers"):
         _renumber_dense_layers(config, kept)

@@ -139,7 +139,7 @@ def test_what_is_not_defined_is_none_and_what_is_no_label_is_refused() -> None:
 
 
 def test_ceilings_of_llmeval2() -> None:
-    """1,050 / 1,021 / 482 labels: the figures of DESIGN section 6, from the label counts by hand."""
+    """1,050 / 1,021 / 482 labels; what the three careless judges reach, from the label counts by hand."""
     found = metrics.ceilings([1] * 1050 + [2] * 1021 + [0] * 482)
     assert found["never_tie"] == pytest.approx({"accuracy": 0.8112, "macro_f1": 0.5972, "kappa": 0.6823}, abs=5e-5)
     assert found["always_1"] == pytest.approx({"accuracy": 0.4113, "macro_f1": 0.1943, "kappa": 0.0}, abs=5e-5)

@@ -17,7 +17,7 @@ from launch.command import Launch
 from tests.launch.conftest import REPOSITORY, losses, run
 
 LAUNCH = REPOSITORY / "launch"
-# Size: (layers, width, MLP, heads), learning rate, steps, warm-up, Post-LN layers of Mix-LN; DESIGN section 3.
+# Size: (layers, width, MLP, heads), learning rate, steps, warm-up, Post-LN layers of Mix-LN: the papers'.
 PUBLISHED: dict[str, tuple[tuple[int, int, int, int], float, int, int, int]] = {
     "71m": ((12, 512, 1368, 8), 1e-3, 10_000, 1_000, 3),
     "130m": ((12, 768, 2048, 12), 1e-3, 20_000, 2_000, 3),

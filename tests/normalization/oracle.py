@@ -16,7 +16,7 @@ from torch import Tensor
 from tests.normalization.oracle_networks import NETWORKS
 from tests.normalization.oracle_parts import Map, Network
 
-# DESIGN section 2, line by line. F sublayer, N its own norm, M its second norm (peri), l = 1..L.
+# Each paper's update of the stream x. F sublayer, N its own norm, M its second norm (peri), l = 1..L.
 
 
 def pre(x: Tensor, F: Map, N: Map, M: Map, l: int, L: int) -> Tensor:

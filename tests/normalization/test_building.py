@@ -96,7 +96,7 @@ def test_from_config_builds_what_apply_places(family: str, scheme: str, attentio
     applied.set_experts_implementation(built.config._experts_implementation)
     assert applied.config._attn_implementation == attention
     assert built.state_dict().keys() == applied.state_dict().keys()
-    assert torch.equal(tiny.logits(tiny.randomize(built)), tiny.logits(applied))
+    assert torch.equal(tiny.exact_logits(tiny.randomize(built)), tiny.exact_logits(applied))
     assert type(built) is type(applied)
 
 
@@ -130,7 +130,7 @@ def test_materialised_from_the_meta_device(family: str, scheme: str) -> None:
             buffer.copy_(stock_buffers[name])
     model.load_state_dict(expected.state_dict())
     model.tie_weights()
-    assert torch.equal(tiny.logits(model), tiny.logits(expected))
+    assert torch.equal(tiny.exact_logits(model), tiny.exact_logits(expected))
 
 
 @tiny.each_family
@@ -141,7 +141,7 @@ def test_copied_and_pickled(family: str, scheme: str) -> None:
     for twin in twins:
         assert type(twin) is type(model) and type(tiny.layers(twin)[0]) is type(tiny.layers(model)[0])
         assert normalization.plans(twin) == normalization.plans(model)
-        assert torch.equal(tiny.logits(twin), tiny.logits(model))
+        assert torch.equal(tiny.exact_logits(twin), tiny.exact_logits(model))
     assert pickle.loads(pickle.dumps(model.config)).to_dict() == model.config.to_dict()
 
 
@@ -264,7 +264,7 @@ def test_describe(family: str) -> None:
 
 @tiny.each_family
 def test_no_row_is_frozen_without_a_padding_token(family: str) -> None:
-    """PRIOR_ART 2.1, item 8: `pad_token_id: -1` freezes a real token's embedding at zero."""
+    """Published configs have `pad_token_id: -1`, which freezes a real token's embedding at zero."""
     model = normalization.initialize(normalization.from_config(tiny.config(family, pad_token_id=None), "lns"))
     embedding = model.get_input_embeddings()
     assert embedding.padding_idx is None

@@ -37,7 +37,7 @@ def test_reloads_bit_for_bit(tmp_path: Path, family: str, scheme: str, options: 
     again, info = AutoModelForCausalLM.from_pretrained(saved(model, tmp_path), output_loading_info=True)
     assert not any(info.values()), info
     assert type(again) is type(model)
-    assert torch.equal(tiny.logits(again), tiny.logits(model))
+    assert torch.equal(tiny.exact_logits(again), tiny.exact_logits(model))
     assert normalization.plans(again) == normalization.plans(model)
     assert normalization.spec(again) == normalization.spec(model)
 
@@ -64,7 +64,7 @@ def test_reloads_from_shards(tmp_path: Path, family: str, scheme: str) -> None:
     model = tiny.patched(family, scheme)
     saved(model, tmp_path, max_shard_size="30KB")
     assert len(list(tmp_path.glob("*.safetensors"))) > 2
-    assert torch.equal(tiny.logits(AutoModelForCausalLM.from_pretrained(tmp_path)), tiny.logits(model))
+    assert torch.equal(tiny.exact_logits(AutoModelForCausalLM.from_pretrained(tmp_path)), tiny.exact_logits(model))
 
 
 @tiny.each_representative
@@ -76,10 +76,10 @@ def test_reloads_in_bfloat16(tmp_path: Path, family: str, scheme: str) -> None:
         parameter.data = parameter.data.bfloat16()
     again = AutoModelForCausalLM.from_pretrained(saved(model, tmp_path))
     assert {p.dtype for p in again.parameters()} == {torch.bfloat16}
-    assert torch.equal(tiny.logits(again), tiny.logits(model))
+    assert torch.equal(tiny.exact_logits(again), tiny.exact_logits(model))
     wide = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
     assert {p.dtype for p in wide.parameters()} == {torch.float32}
-    assert torch.equal(tiny.logits(wide), tiny.logits(model.float()))
+    assert torch.equal(tiny.exact_logits(wide), tiny.exact_logits(model.float()))
 
 
 @tiny.each_representative
@@ -87,7 +87,7 @@ def test_reloads_in_bfloat16(tmp_path: Path, family: str, scheme: str) -> None:
 def test_reloads_onto_a_device_map(tmp_path: Path, family: str, scheme: str) -> None:
     model = tiny.patched(family, scheme)
     again = AutoModelForCausalLM.from_pretrained(saved(model, tmp_path), device_map="cpu", low_cpu_mem_usage=True)
-    assert torch.equal(tiny.logits(again), tiny.logits(model))
+    assert torch.equal(tiny.exact_logits(again), tiny.exact_logits(model))
 
 
 @tiny.each_family
@@ -96,13 +96,13 @@ def test_reloads_without_the_final_norm(tmp_path: Path, family: str, scheme: str
     model = tiny.patched(family, scheme, final_norm=False)
     again, info = AutoModelForCausalLM.from_pretrained(saved(model, tmp_path), output_loading_info=True)
     assert not any(info.values()), info
-    assert torch.equal(tiny.logits(again), tiny.logits(model))
+    assert torch.equal(tiny.exact_logits(again), tiny.exact_logits(model))
     assert normalization.spec(again).final_norm is False
 
 
 @tiny.each_representative
 def test_same_parameter_names_reload_as_what_they_are(tmp_path: Path, family: str) -> None:
-    """PRIOR_ART 2.1, item 2: `strict=True` cannot tell these checkpoints apart, so the config must."""
+    """`strict=True` cannot tell these checkpoints apart, so the config must."""
     outputs = {}
     for scheme in ("pre", "post", "lns", "deepnorm", "mix", "out"):
         model = tiny.patched(family, scheme)
@@ -119,7 +119,7 @@ def test_same_parameter_names_reload_as_what_they_are(tmp_path: Path, family: st
 def test_a_checkpoint_of_the_stock_scheme_is_a_stock_checkpoint(tmp_path: Path, family: str) -> None:
     model = tiny.patched(family, tiny.stock_scheme(family))
     again = AutoModelForCausalLM.from_pretrained(saved(model, tmp_path))
-    assert torch.equal(tiny.logits(again), tiny.logits(model))
+    assert torch.equal(tiny.exact_logits(again), tiny.exact_logits(model))
     assert type(again) is type(tiny.stock(family))
     assert not isinstance(tiny.layers(again)[0], normalization.layers.PatchedLayer)
 
@@ -237,7 +237,7 @@ def test_a_stock_checkpoint_loads_into_a_scheme(tmp_path: Path, family: str, sch
     model = normalization.from_pretrained(str(tmp_path), scheme, **needed).eval()
     expected = normalization.apply(stock, scheme, **needed)
     assert type(model) is type(expected)
-    assert torch.equal(tiny.logits(model), tiny.logits(expected))
+    assert torch.equal(tiny.exact_logits(model), tiny.exact_logits(expected))
     settings: Any = {"dtype": "bfloat16", "attn_implementation": "eager"}
     half = normalization.from_pretrained(str(tmp_path), scheme, **settings, **needed)
     assert {p.dtype for p in half.parameters()} == {torch.bfloat16}

@@ -1,4 +1,4 @@
-"""Decoding: the cache and the padding mask reach attention under every scheme (PRIOR_ART 2.1, item 7)."""
+"""Decoding: the cache and the padding mask reach attention under every scheme."""
 
 from __future__ import annotations
 

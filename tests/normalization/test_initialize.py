@@ -144,7 +144,7 @@ def test_only_lns_with_scaled_warns(scheme: str, initialization: str) -> None:
 
 
 def test_deepnorm_beta() -> None:
-    """PRIOR_ART 2.1, item 5: gain (8L)^(-1/4), 0.32 at 12 layers, not 3.13."""
+    """The gain is (8L)^(-1/4), 0.32 at 12 layers, not 3.13 as in published code."""
     assert math.isclose(oracle.std("deepnorm", "value", 12, 1, 1, 0), 0.3195, abs_tol=1e-4)
 
 

@@ -95,7 +95,7 @@ def test_shards_onto_any_device_map(tmp_path: Path, family: str, scheme: str) ->
         again, report = AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True, **settings)
         assert not any(report.values()), (settings, report)
         assert normalization.plans(again) == normalization.plans(model)
-        assert torch.equal(tiny.logits(again), tiny.logits(model)), settings
+        assert torch.equal(tiny.exact_logits(again), tiny.exact_logits(model)), settings
 
 
 @each_placement
@@ -118,7 +118,7 @@ def test_a_subfolder(tmp_path: Path, family: str) -> None:
     model.save_pretrained(tmp_path / "last")
     assert AutoConfig.from_pretrained(tmp_path, subfolder="last").normalization == model.config.normalization
     again = AutoModelForCausalLM.from_pretrained(tmp_path, subfolder="last")
-    assert torch.equal(tiny.logits(again), tiny.logits(model))
+    assert torch.equal(tiny.exact_logits(again), tiny.exact_logits(model))
     with pytest.raises(Exception, match="'mix' and need .*import normalization"):
         type(tiny.stock(family)).from_pretrained(tmp_path, subfolder="last")
 
@@ -189,7 +189,7 @@ def test_peft_on_top(tmp_path: Path, family: str, scheme: str) -> None:
     merged.save_pretrained(tmp_path / "merged")
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     assert normalization.spec(again).scheme == scheme
-    assert torch.equal(tiny.logits(again), tiny.logits(merged))
+    assert torch.equal(tiny.exact_logits(again), tiny.exact_logits(merged))
     assert torch.allclose(tiny.logits(merged), tiny.logits(found), atol=1e-3)
 
 
@@ -216,11 +216,13 @@ def test_quantised(tmp_path: Path, family: str, bits: int) -> None:
     placed = normalization.apply(quantised("stock"), "peri")
     new_norms = {name: value for name, value in model.state_dict().items() if "_out." in name or "_in." in name}
     assert len(new_norms) >= 2 * tiny.LAYERS and not placed.load_state_dict(new_norms, strict=False).unexpected_keys
-    assert torch.equal(tiny.logits(found), tiny.logits(placed))
+    assert torch.equal(tiny.exact_logits(found), tiny.exact_logits(placed))
     if bits == 8:
         assert (tiny.logits(found) - tiny.logits(model)).abs().max() < 0.1 * tiny.logits(model).abs().max()
         found.save_pretrained(tmp_path / "small")
-        assert torch.equal(tiny.logits(AutoModelForCausalLM.from_pretrained(tmp_path / "small")), tiny.logits(found))
+        assert torch.equal(
+            tiny.exact_logits(AutoModelForCausalLM.from_pretrained(tmp_path / "small")), tiny.exact_logits(found)
+        )
 
 
 @each_placement
@@ -231,7 +233,7 @@ def test_a_loaded_checkpoint_is_saved_and_loaded_again(tmp_path: Path, family: s
     again, report = AutoModelForCausalLM.from_pretrained(tmp_path / "2", output_loading_info=True)
     assert not any(report.values())
     assert read(tmp_path / "1") == read(tmp_path / "2")
-    assert torch.equal(tiny.logits(again), tiny.logits(model))
+    assert torch.equal(tiny.exact_logits(again), tiny.exact_logits(model))
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, "qwen3_moe", "gpt_neox"])
@@ -269,7 +271,7 @@ def test_an_older_config(tmp_path: Path, family: str) -> None:
     write(tmp_path, content)
     again = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert normalization.spec(again) == normalization.spec(model)
-    assert torch.equal(tiny.logits(again), tiny.logits(model))
+    assert torch.equal(tiny.exact_logits(again), tiny.exact_logits(model))
     again.save_pretrained(tmp_path / "new")
     assert isinstance(read(tmp_path / "new")[key], str), "saved again, it is guarded"
 
@@ -391,7 +393,7 @@ def test_nothing_is_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, f
     monkeypatch.setattr(torch, "load", forbidden)
     monkeypatch.setattr("pickle.load", forbidden)
     monkeypatch.setattr("pickle.loads", forbidden)
-    assert torch.equal(tiny.logits(AutoModelForCausalLM.from_pretrained(tmp_path)), tiny.logits(model))
+    assert torch.equal(tiny.exact_logits(AutoModelForCausalLM.from_pretrained(tmp_path)), tiny.exact_logits(model))
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])

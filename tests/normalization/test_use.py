@@ -60,7 +60,7 @@ def test_materialised_by_accelerate(tmp_path: Path, family: str, scheme: str) ->
     assert all(parameter.is_meta for parameter in empty.parameters())
     empty.tie_weights()
     filled = load_checkpoint_and_dispatch(empty, tmp_path, device_map={"": "cpu"}, strict=True).eval()
-    assert torch.equal(tiny.logits(filled), tiny.logits(model))
+    assert torch.equal(tiny.exact_logits(filled), tiny.exact_logits(model))
 
 
 # -- compiled and exported ---------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -136,6 +137,16 @@ def layers(model: Any) -> Any:
 @torch.no_grad()
 def logits(model: Any, ids: Tensor | None = None) -> Tensor:
     return model(tokens() if ids is None else ids, use_cache=False).logits
+
+
+def exact_logits(model: Any, ids: Tensor | None = None) -> Tensor:
+    """Logits that follow from the weights' values alone: of a copy, so that every weight lies in memory as a fresh one
+    does (where a file is mapped, it lies unaligned, and products of such sizes may take another kernel), and with
+    experts one by one, since the products of a group depend on what lies beside them."""
+    model = copy.deepcopy(model)
+    if normalization.experts(model):
+        model.set_experts_implementation("eager")
+    return logits(model, ids)
 
 
 @contextmanager

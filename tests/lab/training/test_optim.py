@@ -21,7 +21,7 @@ def test_cosine_is_the_published_schedule_with_the_floor_at_the_last_update():
     assert got[:10] == pytest.approx([step / 10 for step in range(1, 11)])
     expected = [0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * (step - 10) / 90)) for step in range(11, 101)]
     assert got[10:] == pytest.approx(expected)
-    # PRIOR_ART 11: the reference made one update too many, at 1e-7 of the rate.
+    # The LNS repository makes one update too many, at 1e-7 of the rate.
     assert got[-1] == pytest.approx(0.1)
     assert len(got) == 100 and min(got) >= 0.1
 
