@@ -24,8 +24,9 @@ from lab.data.packing import IGNORED
 from lab.diagnostics import after_checkpoint, start_watcher
 from lab.diagnostics.engine.probe_source import of_blocks
 from lab.errors import ConfigError, RunError, UserError
+from lab.model.attention import keep_documents_apart
 from lab.model.flops import flops_per_token, peak_flops
-from lab.model.loss import count_targets, token_loss_sum
+from lab.model.loss import Objective, count_targets
 from lab.monitors import build
 from lab.parallel.accelerator import leave
 from lab.parallel.collectives import all_sum, gather, raise_if_any_failed
@@ -66,10 +67,11 @@ class Trainer:
 
         if run.train.activation_checkpointing:
             model.activation_checkpointing_enable({"use_reentrant": False})
-        self.loss_sum = token_loss_sum
+        self.objective = Objective(model, compiled=run.train.compile)
+        if run.data.isolate_documents:
+            keep_documents_apart(model)
         if run.train.compile:
             model.compile()
-            self.loss_sum = torch.compile(token_loss_sum)
         model.train()
         optimizer = build_optimizer(model, run.optim, accelerator.device)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
@@ -183,17 +185,18 @@ class Trainer:
         if failures:
             raise_if_any_failed(RunError(f"step {step}: reading data: {failure}") if failure else None)
 
-        loss_sums = []
+        sums = []
         for number, batch in enumerate(batches, start=1):
             is_last = number == micro_batches
             self.heartbeat.at(f"forward and backward pass of micro-batch {number}")
             with nullcontext() if is_last or self.engine else self.accelerator.no_sync(self.model):
                 inputs = {name: tensor for name, tensor in batch.items() if name != "targets"}
-                loss_sum = self.loss_sum(self.model(**inputs, use_cache=False).logits, batch["targets"])
+                objective, figures_sums = self.objective(self.model, inputs, batch["targets"])
                 # Ranks average their gradients; the loss is a sum over all ranks' targets divided by their number.
-                self._backward(loss_sum * (world / max(targets, 1)), is_last=is_last)
-                loss_sums.append(loss_sum.detach())
-        loss = all_sum(self.accelerator, [float(torch.stack(loss_sums).sum())])[0] / max(targets, 1)
+                self._backward(objective * (world / max(targets, 1)), is_last=is_last)
+                sums.append(figures_sums)
+        totals = all_sum(self.accelerator, torch.stack(sums).sum(0).tolist())
+        loss, aux_loss, router_load = self.objective.figures(totals, max(targets, 1))
 
         self.heartbeat.at("update")
         gradient_norms = self._gradient_norms()
@@ -201,12 +204,13 @@ class Trainer:
         self._stop_if_not_finite(step, loss, gradient_norm, gradient_norms, batches)
         measure = bool(run.monitors.every) and (step == 1 or step % run.monitors.every == 0)
         figures = self._update(step, gradient_norms, gradient_norm, measure=measure)
+        figures |= router_load if measure else {}
 
         self.progress.step = step
         self.progress.tokens += int(targets)
         self.progress.sequences += run.train.global_batch
         lr = learning_rate(step, run.steps, run.optim)
-        return StepResult(loss, gradient_norm, lr, int(targets), stop > 0, figures)
+        return StepResult(loss, gradient_norm, lr, int(targets), stop > 0, figures, aux_loss)
 
     def _next_batch(self, number: int) -> Batch:
         """This rank's micro-batch `number` of the step, cut where a token budget ends."""

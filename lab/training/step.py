@@ -17,3 +17,5 @@ class StepResult:
     """Whether any rank was asked to stop."""
     figures: dict[str, float]
     """What the monitors measured, if this step was to be measured."""
+    aux_loss: float | None = None
+    """How unevenly tokens are sent to experts, where there are any (`lab.model.loss.Objective`)."""
