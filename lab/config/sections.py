@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import tyro
+
 from lab.config.presets import check_preset
 from lab.config.scheme import NormalizationConfig
 from lab.data.config import DataConfig
@@ -220,6 +222,25 @@ class LogConfig:
 
 
 @dataclass(frozen=True)
+class ParallelConfig:
+    """How the run was launched and in which types it computes: written by the run, chosen by the launcher and
+    --train.precision. What stands here in a file that is read is replaced.
+    """
+
+    engine: str | None = None
+    """Who shares the model: single, ddp, zero1, zero2, zero3 or fsdp2."""
+    processes: int | None = None
+    compute: str | None = None
+    """Type of the matrix products."""
+    stream: str | None = None
+    """Type of the residual stream."""
+    reduce: str | None = None
+    """Type in which gradients are summed over processes."""
+    accumulate: str | None = None
+    """Type in which gradients are summed over micro-batches."""
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """Pre-train a causal LM with a normalization scheme.
 
@@ -242,6 +263,7 @@ class RunConfig:
     monitors: MonitorsConfig = field(default_factory=MonitorsConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)
+    parallel: tyro.conf.Suppress[ParallelConfig] = field(default_factory=ParallelConfig)
 
     def __post_init__(self) -> None:
         warmup = length_in_steps(self.optim.warmup, self.steps)

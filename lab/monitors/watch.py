@@ -26,6 +26,8 @@ class Watch:
     def __init__(self, monitors: Sequence[Monitor], layers: Sequence[nn.Module], groups: Groups) -> None:
         self._monitors, self._layers, self._groups = monitors, layers, groups
         self._in_forward = False
+        self.measures = bool(monitors)
+        """Whether any monitor measures this step."""
 
     @contextmanager
     def forward(self) -> Iterator[None]:

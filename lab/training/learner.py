@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from accelerate import Accelerator
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from lab.config.sections import RunConfig
 from lab.errors import ConfigError
-from lab.model.loss import LossSum, token_loss_sum
+from lab.model.attention import keep_documents_apart
+from lab.model.loss import Objective
 from lab.parallel.places import Groups
 from lab.parallel.sharding import Sharding, sharding_of
 from lab.training.optim import build_optimizer
@@ -29,13 +28,7 @@ class Learner:
     optimizer: Any
     sharding: Sharding
     groups: Groups
-    loss_sum: LossSum
-
-    def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Sum of -log p(target) in nats over a micro-batch's targets, and the logits (B, T, V)."""
-        inputs = {name: tensor for name, tensor in batch.items() if name != "targets"}
-        logits = self.model(**inputs, use_cache=False).logits
-        return self.loss_sum(logits, batch["targets"]), logits
+    objective: Objective
 
     def set_learning_rate(self, lr: float) -> None:
         """For the next update."""
@@ -47,14 +40,16 @@ def share_out(run: RunConfig, model: PreTrainedModel, accelerator: Accelerator) 
     """Hand a model and a new optimizer to the processes.
 
     Raises:
-        ConfigError: `--checkpoint.diagnose cheap` where no process holds the whole model.
+        ConfigError: `--checkpoint.diagnose cheap` where no process holds the whole model; experts without a loss that
+            keeps their load even.
     """
     if run.train.activation_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
-    loss_sum: LossSum = token_loss_sum
+    objective = Objective(model, compiled=run.train.compile)
+    if run.data.isolate_documents:
+        keep_documents_apart(model)
     if run.train.compile:
         model.compile()
-        loss_sum = torch.compile(token_loss_sum)
     model.train()
     optimizer = build_optimizer(model, run.optim, accelerator.device)
     wrapped, prepared = accelerator.prepare(model, optimizer)
@@ -63,4 +58,4 @@ def share_out(run: RunConfig, model: PreTrainedModel, accelerator: Accelerator) 
         raise ConfigError(
             f"--checkpoint.diagnose cheap: no process holds the whole model under {sharding.name}; use beside"
         )
-    return Learner(model, wrapped, prepared, sharding, Groups(model, sharding), loss_sum)
+    return Learner(model, wrapped, prepared, sharding, Groups(model, sharding), objective)

@@ -108,6 +108,8 @@ class Logbook:
             "train/seconds_per_step": seconds,
             "train/tokens_per_second": per_second,
         }
+        if result.aux_loss is not None:
+            figures["train/aux_loss"] = result.aux_loss
         if (mfu := self._mfu(per_second)) is not None:
             figures["train/mfu"] = mfu
         return figures | result.figures

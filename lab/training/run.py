@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ from lab.data import Corpus, load_tokenizer, prepare
 from lab.errors import ConfigError
 from lab.model.build import build_model, source_of
 from lab.monitors import check as check_monitors
-from lab.parallel.accelerator import make_accelerator
+from lab.parallel import launched
+from lab.parallel.accelerator import describe, make_accelerator
 from lab.parallel.collectives import on_main, together
 from lab.parallel.heartbeat import Heartbeat
 from lab.parallel.sharding import whole_shape
@@ -57,8 +59,16 @@ def pretrain(run: RunConfig, settings: Callable[..., RunConfig] | None = None) -
     if run.resume is None:
         refuse_existing(Path(run.run_dir))
     check_monitors(run.monitors)
+    with launched.only_places() as not_read:
+        return _pretrain(run, settings, not_read)
+
+
+def _pretrain(run: RunConfig, settings: Callable[..., RunConfig] | None, not_read: Sequence[str]) -> bool:
     accelerator = make_accelerator(run)
+    run = dataclasses.replace(run, parallel=describe(accelerator, run))
     console = Console(enabled=accelerator.is_main_process)
+    for line in not_read:
+        console.warn(line)
     # Signals are given back last: until then one that comes again changes nothing.
     with ExitStack() as signals, Heartbeat(run.train.hang_timeout).watching() as heartbeat, ExitStack() as folder:
 
@@ -74,7 +84,7 @@ def pretrain(run: RunConfig, settings: Callable[..., RunConfig] | None = None) -
         heartbeat.at("finding the checkpoint", limited=False)
         start = on_main(begin)
         together(lambda: refuse_others(run, start.run))
-        run = start.run
+        run = dataclasses.replace(start.run, parallel=run.parallel)
 
         console.say(f"preparing the data (tokenised text is kept in {run.data.cache_root})")
         heartbeat.at("preparing the data", limited=False)

@@ -35,6 +35,8 @@ class StepResult:
     """Whether any rank was asked to stop."""
     figures: dict[str, float]
     """What the monitors measured, if this step was to be measured."""
+    aux_loss: float | None = None
+    """How unevenly tokens are sent to experts, where there are any (`lab.model.loss.Objective`)."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,8 @@ class Stepper:
         learner, sharding, targets = self.learner, self.learner.sharding, max(taken.targets, 1)
         here = self._accumulate(taken, targets, watch)
         # A stop that was asked for while the step was computed is known with its loss.
-        total, stop = all_sum(self.process.accelerator, [here, float(self.asked_to_stop())])
-        loss = total / targets
+        *totals, stop = all_sum(self.process.accelerator, [*here, float(self.asked_to_stop())])
+        loss, aux_loss, router_load = learner.objective.figures(totals, targets)
 
         self.process.heartbeat.at("update")
         sharding.unscale()
@@ -75,22 +77,24 @@ class Stepper:
         watch.before_update(norms)
         learner.set_learning_rate(lr)
         sharding.update(self.clip, norm)
-        return StepResult(loss, norm, lr, taken.targets, epoch, stop > 0, watch.after_update())
+        figures = watch.after_update() | (router_load if watch.measures else {})
+        return StepResult(loss, norm, lr, taken.targets, epoch, stop > 0, figures, aux_loss)
 
-    def _accumulate(self, taken: StepBatches, targets: int, watch: Watch) -> float:
-        """Gradients of the step's loss, micro-batch by micro-batch; returns the sum of this rank's losses in nats."""
-        sharding, loss_sums = self.learner.sharding, []
+    def _accumulate(self, taken: StepBatches, targets: int, watch: Watch) -> list[float]:
+        """Gradients of the step's loss, micro-batch by micro-batch; returns this rank's sums for its figures."""
+        learner, sums = self.learner, []
         # Ranks average their gradients, and the loss is a sum over all ranks.
         weight = self.process.accelerator.num_processes / targets
         with watch.forward():
             for number, batch in enumerate(taken.batches, start=1):
                 self.process.heartbeat.at(f"forward and backward pass of micro-batch {number}")
                 is_last = number == len(taken.batches)
-                with sharding.micro_batch(is_last=is_last):
+                with learner.sharding.micro_batch(is_last=is_last):
                     watch.before_forward(batch)
-                    loss_sum, logits = self.learner.loss(batch)
+                    inputs = {name: tensor for name, tensor in batch.items() if name != "targets"}
+                    objective, of_figures, logits = learner.objective(learner.model, inputs, batch["targets"])
                     watch.after_forward(logits, batch)
                     del logits  # the largest tensor there is: the backward pass does not need it
-                    sharding.backward(loss_sum * weight, is_last=is_last)
-                loss_sums.append(loss_sum.detach())
-        return float(torch.stack(loss_sums).sum())
+                    learner.sharding.backward(objective * weight, is_last=is_last)
+                sums.append(of_figures)
+        return torch.stack(sums).sum(0).tolist()
