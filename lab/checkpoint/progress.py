@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from lab.config.sections import RunConfig
 
@@ -23,6 +24,8 @@ class Progress:
     """Blocks taken from the data so far, over all ranks."""
     positions: int = 0
     """Positions trained on so far: those blocks' tokens, less what the end of a token budget cut off."""
+    monitors: dict[str, Any] = field(default_factory=dict)
+    """States of the monitors that have any."""
 
 
 def write_progress(folder: Path, progress: Progress) -> None:

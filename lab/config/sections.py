@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import tyro
+
 from lab.config.presets import check_preset
 from lab.config.scheme import NormalizationConfig
 from lab.data.config import DataConfig
@@ -156,12 +158,18 @@ class EvalConfig:
 
 @dataclass(frozen=True)
 class MonitorsConfig:
-    """Layer-wise figures while training: gradient norm, weight norm, update-to-weight ratio."""
+    """Figures by layer while training: one file each in `lab/monitors/`."""
 
     every: int = 10
     """Measure at the first step and every so many steps; 0: never."""
+    off: tuple[str, ...] = ()
+    """Monitors that do not measure, such as update_ratio, which keeps a copy of the weights."""
+    options: tuple[str, ...] = ()
+    """Options of single monitors, each as MONITOR.OPTION=VALUE (activations.stride=4)."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "off", tuple(self.off))
+        object.__setattr__(self, "options", tuple(self.options))
         _check(self.every >= 0, "monitors.every", self.every, "at least 0")
 
 
@@ -214,6 +222,25 @@ class LogConfig:
 
 
 @dataclass(frozen=True)
+class ParallelConfig:
+    """How the run was launched and in which types it computes: written by the run, chosen by the launcher and
+    --train.precision. What stands here in a file that is read is replaced.
+    """
+
+    engine: str | None = None
+    """Who shares the model: single, ddp, zero1, zero2, zero3 or fsdp2."""
+    processes: int | None = None
+    compute: str | None = None
+    """Type of the matrix products."""
+    stream: str | None = None
+    """Type of the residual stream."""
+    reduce: str | None = None
+    """Type in which gradients are summed over processes."""
+    accumulate: str | None = None
+    """Type in which gradients are summed over micro-batches."""
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """Pre-train a causal LM with a normalization scheme.
 
@@ -236,6 +263,7 @@ class RunConfig:
     monitors: MonitorsConfig = field(default_factory=MonitorsConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)
+    parallel: tyro.conf.Suppress[ParallelConfig] = field(default_factory=ParallelConfig)
 
     def __post_init__(self) -> None:
         warmup = length_in_steps(self.optim.warmup, self.steps)

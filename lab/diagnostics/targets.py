@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 import xxhash
-from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from lab.checkpoint import load_model, manifest
@@ -48,15 +47,7 @@ class Target:
         options: dict[str, Any] = {"gguf_file": self.gguf_file} if self.gguf_file else {}
         if attention is not None:
             options["attn_implementation"] = attention
-        try:
-            return load_model(self.source, dtype=dtype, **options).to(device).eval()
-        except (ImportError, ValueError, KeyError, SafetensorError) as error:
-            if isinstance(error, RunError):
-                raise
-            text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            if "Unrecognized configuration class" in text:
-                text = "it is no causal LM (an encoder, or another kind of model)"
-            raise RunError(f"{self.source} cannot be loaded: {text}") from error
+        return load_model(self.source, dtype=dtype, **options).to(device).eval()
 
     def tokenizer(self) -> PreTrainedTokenizerBase | None:
         """Its tokenizer, if it has one."""

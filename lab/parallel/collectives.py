@@ -33,6 +33,13 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def largest_over_ranks(tensor: Tensor) -> Tensor:
+    """The largest of each element over ranks, in place."""
+    if several():
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+    return tensor
+
+
 def all_sum(accelerator: Accelerator, values: Sequence[float]) -> list[float]:
     """The sum over ranks of a few numbers, in float64, with one collective."""
     if not several():

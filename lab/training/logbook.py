@@ -46,7 +46,7 @@ class Logbook:
     ) -> None:
         self._run, self._accelerator, self._console, self._progress = run, accelerator, console, progress
         self._budget = budget
-        self._flops_per_token, self._peak_flops = flops_per_token, peak_flops
+        self.flops_per_token, self.peak_flops = flops_per_token, peak_flops
         self._metrics: metrics.MetricsLog | None = None
         self._report: TrackedReport | None = None
 
@@ -108,14 +108,16 @@ class Logbook:
             "train/seconds_per_step": seconds,
             "train/tokens_per_second": per_second,
         }
+        if result.aux_loss is not None:
+            figures["train/aux_loss"] = result.aux_loss
         if (mfu := self._mfu(per_second)) is not None:
             figures["train/mfu"] = mfu
         return figures | result.figures
 
     def _mfu(self, tokens_per_second: float) -> float | None:
-        if self._peak_flops is None:
+        if self.peak_flops is None:
             return None
-        return tokens_per_second * self._flops_per_token / (self._peak_flops * self._accelerator.num_processes)
+        return tokens_per_second * self.flops_per_token / (self.peak_flops * self._accelerator.num_processes)
 
     def _line(self, result: StepResult, tokens_per_second: float) -> str:
         step, steps = self._progress.step, self._budget.steps

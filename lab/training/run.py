@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,9 @@ from lab.config.sections import RunConfig
 from lab.data import Corpus, load_tokenizer, prepare
 from lab.errors import ConfigError
 from lab.model.build import build_model, source_of
-from lab.parallel.accelerator import make_accelerator
+from lab.monitors import check as check_monitors
+from lab.parallel import launched
+from lab.parallel.accelerator import describe, make_accelerator
 from lab.parallel.collectives import on_main, together
 from lab.parallel.heartbeat import Heartbeat
 from lab.parallel.sharding import whole_shape
@@ -34,6 +37,7 @@ from lab.runfolder.folder import create as create_run_folder
 from lab.runfolder.text import count
 from lab.runfolder.writer import Writer
 from lab.training.loop import Trainer
+from lab.training.process import Process
 from lab.training.signals import STOP_FILE, StopRequest
 from lab.training.start import Start, refuse_others, settings_of
 
@@ -54,8 +58,17 @@ def pretrain(run: RunConfig, settings: Callable[..., RunConfig] | None = None) -
     """
     if run.resume is None:
         refuse_existing(Path(run.run_dir))
+    check_monitors(run.monitors)
+    with launched.only_places() as not_read:
+        return _pretrain(run, settings, not_read)
+
+
+def _pretrain(run: RunConfig, settings: Callable[..., RunConfig] | None, not_read: Sequence[str]) -> bool:
     accelerator = make_accelerator(run)
+    run = dataclasses.replace(run, parallel=describe(accelerator, run))
     console = Console(enabled=accelerator.is_main_process)
+    for line in not_read:
+        console.warn(line)
     # Signals are given back last: until then one that comes again changes nothing.
     with ExitStack() as signals, Heartbeat(run.train.hang_timeout).watching() as heartbeat, ExitStack() as folder:
 
@@ -71,7 +84,7 @@ def pretrain(run: RunConfig, settings: Callable[..., RunConfig] | None = None) -
         heartbeat.at("finding the checkpoint", limited=False)
         start = on_main(begin)
         together(lambda: refuse_others(run, start.run))
-        run = start.run
+        run = dataclasses.replace(start.run, parallel=run.parallel)
 
         console.say(f"preparing the data (tokenised text is kept in {run.data.cache_root})")
         heartbeat.at("preparing the data", limited=False)
@@ -86,7 +99,7 @@ def pretrain(run: RunConfig, settings: Callable[..., RunConfig] | None = None) -
         corpus.check_vocabulary(model.config.vocab_size)
 
         heartbeat.at("sharing the model out")
-        trainer = Trainer(run, model, corpus, tokenizer, accelerator, console, heartbeat, start.checkpoint)
+        trainer = Trainer(run, model, corpus, tokenizer, Process(accelerator, console, heartbeat), start.checkpoint)
         derived = _derived(run, trainer, accelerator)
 
         def create() -> None:
@@ -168,12 +181,12 @@ def _load_model(run: RunConfig, start: Start, tokenizer: PreTrainedTokenizerBase
 def _derived(run: RunConfig, trainer: Trainer, accelerator: Accelerator) -> dict[str, Any]:
     """What follows from the settings."""
     return {
-        "parameters": sum(math.prod(whole_shape(parameter)) for parameter in trainer.bare_model.parameters()),
+        "parameters": sum(math.prod(whole_shape(parameter)) for parameter in trainer.learner.bare.parameters()),
         "steps": trainer.budget.steps,
         "tokens_per_step": run.tokens_per_step,
         "tokens": trainer.budget.tokens,
-        "flops_per_token": trainer.flops_per_token,
-        "flops": trainer.flops_per_token * trainer.budget.tokens,
+        "flops_per_token": trainer.logbook.flops_per_token,
+        "flops": trainer.logbook.flops_per_token * trainer.budget.tokens,
         "micro_batches_per_step": run.train.global_batch // (run.train.micro_batch * accelerator.num_processes),
     }
 
