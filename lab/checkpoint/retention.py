@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from lab.checkpoint import manifest
@@ -30,8 +30,8 @@ def expired(kept: Iterable[tuple[int, float | None]], config: CheckpointConfig) 
     return [step for step, _ in known if step not in stays]
 
 
-def retain(run_dir: Path, config: CheckpointConfig) -> None:
-    """Delete the checkpoints that the retention rules let go."""
+def retain(run_dir: Path, config: CheckpointConfig, awaited: Callable[[Path], bool] = lambda folder: False) -> None:
+    """Delete the checkpoints that the retention rules let go, but those that something else still waits to read."""
     kept = []
     for step in all_steps(run_dir):
         try:
@@ -39,7 +39,8 @@ def retain(run_dir: Path, config: CheckpointConfig) -> None:
         except ValueError:
             continue  # incomplete: not ours to count, and not to delete either
     for step in expired(kept, config):
-        remove(path_of(run_dir, step))
+        if not awaited(path_of(run_dir, step)):
+            remove(path_of(run_dir, step))
 
 
 def set_aside_after(run_dir: Path, step: int) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from lab.checkpoint.save import Saver
 from lab.config.sections import RunConfig
 from lab.data import Corpus
 from lab.data.packing import IGNORED
-from lab.diagnostics import after_checkpoint, start_watcher
+from lab.diagnostics import after_checkpoint, awaits, start_watcher
 from lab.diagnostics.engine.probe_source import of_blocks
 from lab.errors import ConfigError, RunError, UserError
 from lab.model.attention import keep_documents_apart
@@ -127,7 +128,8 @@ class Trainer:
             self.console.say(f"complete already: {where}; raise --train.steps to go on")
         self.logbook.open()
         if self.run_config.checkpoint.diagnose == "beside" and self.accelerator.is_main_process:
-            start_watcher(self.run_dir)
+            watcher = start_watcher(self.run_dir, "--device", self.run_config.checkpoint.diagnose_device)
+            self.saver.awaited = partial(awaits, watcher)
         try:
             complete = self._loop(self.stop_request)
         except UserError:  # all ranks raise it; after other errors the process group cannot be left in order
