@@ -3,21 +3,40 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from evaluators.errors import RunError
 
-FIELDS = ("id", "query", "response1", "response2", "human", "dataset", "family", "reference", "system1", "system2")
+FIELDS = (
+    "id",
+    "query",
+    "response1",
+    "response2",
+    "human",
+    "dataset",
+    "family",
+    "reference",
+    "language",
+    "system1",
+    "system2",
+)
 """Fields of a line; only query and response1 must be there (and response2 where pairs are judged)."""
 
 LABELS: Mapping[Any, int] = {
     **dict.fromkeys((1, "1", "model1", "model_1", "response1", "response_1", "a", "win", "first"), 1),
     **dict.fromkeys((2, "2", "model2", "model_2", "response2", "response_2", "b", "lose", "loss", "second"), 2),
-    **dict.fromkeys((0, "0", -1, "-1", "tie", "draw", "both", "equal", "same", "neither", "none"), 0),
+    **dict.fromkeys((0, "0", -1, "-1", "tie", "draw", "equal", "same"), 0),
 }
 """How data sets spell what people preferred -> 1, 2 or 0 (tie). Texts are compared in lower case."""
+
+MISSING = frozenset(("", "none", "null", "nan", "na", "n/a", "<na>", "nat"))
+"""How files spell that there is no value, in lower case."""
+
+AMBIGUOUS = frozenset(("both", "neither"))
+"""A tie to some, and to others that the person would or could not say."""
 
 MAX_ID = 200
 
@@ -28,6 +47,7 @@ class Pair:
 
     id: str
     query: str
+    """Blank where the family has no material: each response is then a whole dialogue."""
     response1: str
     response2: str | None
     human: float | None = None
@@ -35,6 +55,8 @@ class Pair:
     dataset: str = ""
     family: str = "QA"
     reference: str | None = None
+    language: str = ""
+    """Where the data say or show it, to break figures down; never shown to a judge."""
     system1: str | None = None
     """What wrote response 1, where that is known: for rankings, never shown to a judge."""
     system2: str | None = None
@@ -65,39 +87,59 @@ def label(value: Any, field: str = "human") -> int:
     Raises:
         RunError: another value.
     """
-    key = value.strip().lower() if isinstance(value, str) else value
+    key = _key(value)
+    if isinstance(key, str) and key in AMBIGUOUS:
+        raise RunError(f"{field} is {value!r}, a tie or no judgement; write tie, or nothing where nobody judged")
     if isinstance(key, (str, int, float)) and not isinstance(key, bool) and key in LABELS:
         return LABELS[key]
     spellings = ", ".join(f"{name}: {_spellings(number)}" for number, name in ((1, "1"), (2, "2"), (0, "tie")))
     raise RunError(f"{field} is {value!r}, which is no known label ({spellings})")
 
 
+def is_missing(value: Any) -> bool:
+    """Whether a field holds no value: None, NaN, or a text that pandas and others write for it."""
+    return (
+        value is None
+        or (isinstance(value, float) and math.isnan(value))
+        or (isinstance(value, str) and _key(value) in MISSING)
+    )
+
+
+def _key(value: Any) -> Any:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
 def _spellings(number: int) -> str:
     return "/".join(sorted({str(spelling) for spelling, meaning in LABELS.items() if meaning == number}))
 
 
-def make_pair(fields: Mapping[str, Any], *, fallback_id: str) -> Pair:
+def make_pair(fields: Mapping[str, Any], *, fallback_id: str, without_query: frozenset[str] = frozenset()) -> Pair:
     """A checked pair from the fields of a line.
+
+    Args:
+        without_query: families in which a query may be missing or blank.
 
     Raises:
         RunError: a field is missing, of the wrong type or empty; says which and what is expected.
     """
     response2 = _text(fields, "response2", required=False)
-    human = fields.get("human")
-    if human is not None:
-        human = label(human) if response2 is not None else _grade(human)
+    said = fields.get("human")
+    read = label if response2 is not None else _grade
+    human = None if is_missing(said) else read(said)
     systems = [_text(fields, name, required=False) or None for name in ("system1", "system2")]
     if response2 is not None and (systems[0] is None) != (systems[1] is None):
         raise RunError(f"{'system1' if systems[0] is None else 'system2'} is missing; name both systems or neither")
+    family = _text(fields, "family", required=False) or "QA"
     return Pair(
         id=_identifier(fields.get("id"), fallback_id),
-        query=_text(fields, "query") or "",
+        query=_text(fields, "query", required=family not in without_query) or "",
         response1=_text(fields, "response1", may_be_empty=True) or "",
         response2=response2,
         human=human,
         dataset=_text(fields, "dataset", required=False) or "",
-        family=_text(fields, "family", required=False) or "QA",
+        family=family,
         reference=_text(fields, "reference", required=False),
+        language=_text(fields, "language", required=False) or "",
         system1=systems[0],
         system2=systems[1],
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ Loader = Callable[[Path], Iterator[Line]]
 
 loaders: Registry[Loader] = Registry("data format", __name__, __path__)
 benchmark = loaders.register
+
+editions: dict[str, Callable[[Path], str]] = {}
+"""Format -> what says whether a file is the published one, or another version of it."""
 
 _SHOWN = 10
 
@@ -36,51 +40,97 @@ def parse_fields(spellings: tuple[str, ...]) -> dict[str, str]:
     return names
 
 
-def read(path: Path, *, kind: str, fields: Mapping[str, str], families: frozenset[str]) -> Iterator[tuple[int, Pair]]:
+@dataclass(frozen=True)
+class Checked:
+    """What a file of samples holds."""
+
+    samples: int
+    refused: Mapping[int, str]
+    """Number of a line -> why it was refused, of the lines that were read."""
+
+
+def read(
+    path: Path,
+    *,
+    kind: str,
+    fields: Mapping[str, str],
+    families: frozenset[str],
+    without_query: frozenset[str] = frozenset(),
+    skip: Container[int] = (),
+) -> Iterator[tuple[int, Pair]]:
     """The pairs of a file in its order, each with its line's number. Reads as it goes.
+
+    Args:
+        without_query: those of the families in which a query may be blank.
+        skip: numbers of lines to pass over.
 
     Raises:
         RunError: the file cannot be read, or a line is refused; names the line and the reason.
     """
     for number, found in loaders.get(kind, flag="--format")(path):
-        pair = _pair(number, found, fields, families)
+        if number in skip:
+            continue
+        pair = _pair(number, found, fields, families, without_query)
         if isinstance(pair, RunError):
             raise RunError(f"--data {path}: line {number}: {pair}")
         yield number, pair
 
 
-def check(path: Path, *, kind: str, fields: Mapping[str, str], families: frozenset[str], limit: int | None) -> int:
+def check(
+    path: Path,
+    *,
+    kind: str,
+    fields: Mapping[str, str],
+    families: frozenset[str],
+    without_query: frozenset[str] = frozenset(),
+    limit: int | None,
+    skip_refused: bool = False,
+) -> Checked:
     """Read all that will be judged before the first call is made.
 
-    Returns:
-        The number of samples.
+    Args:
+        limit: read the first so many samples alone.
+        skip_refused: go on without the lines that are refused.
 
     Raises:
         RunError: nothing to judge, lines that are refused (named by number, with reasons) or an id that is there twice.
     """
-    bad: list[str] = []
+    refused: dict[int, str] = {}
     seen: dict[int, int] = {}
-    samples = refused = 0
-    lines = loaders.get(kind, flag="--format")(path)
-    for number, found in itertools.islice(lines, limit):
-        pair = _pair(number, found, fields, families)
+    samples = 0
+    for number, found in loaders.get(kind, flag="--format")(path):
+        if limit is not None and samples + (0 if skip_refused else len(refused)) >= limit:
+            break
+        pair = _pair(number, found, fields, families, without_query)
         if isinstance(pair, Pair) and (earlier := seen.setdefault(hash(pair.id), number)) != number:
             pair = RunError(f"id {pair.id!r} stands in line {earlier} already")
         if isinstance(pair, RunError):
-            refused += 1
-            bad += [f"  line {number}: {pair}"] if len(bad) < _SHOWN else []
-        samples += 1
-    if refused:
-        more = [f"  and {refused - len(bad)} more"] if refused > len(bad) else []
-        text = "\n".join([f"--data {path}: {refused} of {samples} lines refused", *bad, *more])
-        raise RunError(text)
+            refused[number] = str(pair)
+        else:
+            samples += 1
+    if refused and not (skip_refused and samples):
+        head = f"--data {path}: {len(refused)} of {samples + len(refused)} lines refused"
+        remedy = [] if skip_refused else ["mend them, or go on without them: --skip-refused"]
+        raise RunError("\n".join([head, *(f"  {line}" for line in [*refused_text(refused), *remedy])]))
     if not samples:
         raise RunError(f"--data {path}: holds no sample")
-    return samples
+    return Checked(samples, refused)
+
+
+def refused_text(refused: Mapping[int, str]) -> Iterator[str]:
+    """The first refused lines with their reasons, and how many more there are."""
+    for number, reason in itertools.islice(refused.items(), _SHOWN):
+        yield f"line {number}: {reason}"
+    if len(refused) > _SHOWN:
+        yield f"and {len(refused) - _SHOWN} more"
 
 
 def _pair(
-    number: int, found: Mapping[str, Any] | RunError, fields: Mapping[str, str], families: frozenset[str]
+    number: int,
+    found: Mapping[str, Any] | RunError,
+    fields: Mapping[str, str],
+    families: frozenset[str],
+    without_query: frozenset[str],
 ) -> Pair | RunError:
     if isinstance(found, RunError):
         return found
@@ -89,7 +139,7 @@ def _pair(
             return RunError(f"has no field {theirs!r} (--fields {ours}={theirs}); it has {', '.join(found)}")
     named = {**found, **{ours: found[theirs] for ours, theirs in fields.items()}}
     try:
-        pair = make_pair(named, fallback_id=f"line-{number:06d}")
+        pair = make_pair(named, fallback_id=f"line-{number:06d}", without_query=without_query)
     except RunError as error:
         return error
     if pair.family not in families:

@@ -3,8 +3,9 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from evaluators.benchmarks import Line, benchmark
 from evaluators.errors import RunError
@@ -13,13 +14,20 @@ from evaluators.errors import RunError
 @benchmark("jsonl")
 def jsonl(path: Path) -> Iterator[Line]:
     """JSON Lines (one object a line, blank lines passed over), plain or as the only such file in a ZIP."""
+    with unpacked(path) as file:
+        yield from _lines(file)
+
+
+@contextmanager
+def unpacked(path: Path) -> Iterator[IO[bytes]]:
+    """The file, or the only .json or .jsonl file of a ZIP. Raises RunError where it cannot be read."""
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive, archive.open(_only_member(archive, path)) as file:
-                yield from _lines(file)
+                yield file
         else:
             with path.open("rb") as file:
-                yield from _lines(file)
+                yield file
     except (OSError, zipfile.BadZipFile) as error:
         raise RunError(f"--data {path}: {getattr(error, 'strerror', None) or error}") from error
 

@@ -9,7 +9,7 @@ from typing import Any
 from evaluators.benchmarks import Line, benchmark
 from evaluators.benchmarks.jsonl import array_or_lines
 from evaluators.errors import RunError
-from evaluators.samples import label
+from evaluators.samples import is_missing, label
 
 _ANNOTATORS = ("annotator1", "annotator2", "annotator3")
 
@@ -20,8 +20,8 @@ def pandalm(path: Path) -> Iterator[Line]:
 
     Seen in the published file: an array of 999 objects with idx, motivation_app, cmp_key, instruction, input,
     response1, response2 and annotator1 to annotator3 (1, 2; 0 is a tie in its compute_metrics.py, which takes the
-    first annotator's word where all differ). An empty input or response is the bare word NaN. cmp_key names the
-    systems, as in llama-7b_opt-7b.
+    first annotator's word where all differ). An empty input or response is the bare word NaN, and six responses are
+    the bare word true, which pandas made of the text True. cmp_key names the systems, as in llama-7b_opt-7b.
     """
     for number, found in array_or_lines(path):
         yield number, found if isinstance(found, RunError) else _named(number, found)
@@ -35,10 +35,10 @@ def _named(number: int, found: Mapping[str, Any]) -> Mapping[str, Any] | RunErro
     if not all(isinstance(text, str) for text in asked):
         return RunError("instruction or input is not a text")
     try:
-        votes = Counter(label(found[name], name) for name in _ANNOTATORS)
+        votes = Counter(label(found[name], name) for name in _ANNOTATORS if not is_missing(found[name]))
     except RunError as error:
         return error
-    said, count = votes.most_common(1)[0]
+    said, count = votes.most_common(1)[0] if votes else (None, 0)
     system1, _, system2 = str(found.get("cmp_key", "")).partition("_")
     return {
         "id": f"pandalm-{number - 1:04d}",
@@ -53,5 +53,7 @@ def _named(number: int, found: Mapping[str, Any]) -> Mapping[str, Any] | RunErro
 
 
 def _written(value: Any) -> Any:
-    """The text of a field; an empty one where the file has NaN, as pandas writes an empty cell."""
+    """The text of a field as it was before pandas read the cell: NaN was an empty one, true was the text True."""
+    if isinstance(value, bool):
+        return str(value)
     return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value

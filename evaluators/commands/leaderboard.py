@@ -10,8 +10,9 @@ import tyro
 
 from evaluators.commands.bootstrap import check_bootstrap
 from evaluators.errors import ConfigError, RunError
+from evaluators.saying import say
 from evaluators.showing.figures import figure_text
-from evaluators.showing.terminal import printable
+from evaluators.showing.terminal import printable, refused_lines
 
 _HOW = "--fields system1=THEIR_NAME system2=THEIR_NAME"
 
@@ -34,6 +35,8 @@ class LeaderboardCommand:
     """Of --data."""
     fields: tuple[str, ...] = ()
     """Of --data: OURS=THEIRS, such as system1=model_a."""
+    skip_refused: bool = False
+    """Of --data: go on without lines that are refused."""
     draws: int = 10_000
     """Draws of the bootstrap."""
     seed: int = 0
@@ -52,27 +55,29 @@ def main(argv: Sequence[str], *, prog: str) -> int:
     wanted = tyro.cli(LeaderboardCommand, args=list(argv), prog=prog)
     from evaluators.statistics.leaderboard import leaderboard
 
+    refused: dict[int, str] = {}
     if wanted.data is None:
         rows = [row for folder in wanted.runs for row in _of_run(folder, wanted.by)]
     else:
-        rows = list(_of_file(wanted))
+        rows = list(_of_file(wanted, refused))
     games = [row[:3] for row in rows]
     standings = leaderboard(games, [row[3] for row in rows], draws=wanted.draws, seed=wanted.seed)
     found = {
         "by": "people" if wanted.data is not None else wanted.by,
         "comparisons": len(games),
         "ties": sum(game[2] == 0 for game in games),
+        "refused": refused,
         "without_verdict": sum(game[2] is None for game in games),
         "queries": len({row[3] for row in rows}),
         "bootstrap": {"draws": wanted.draws, "seed": wanted.seed, "clustered_by": "query"},
         "standings": [asdict(standing) for standing in standings],
     }
-    print(json.dumps(found, indent=2) if wanted.json else "\n".join(leaderboard_text(found)))
+    say(json.dumps(found, indent=2) if wanted.json else "\n".join(leaderboard_text(found)))
     return 0
 
 
 Row = tuple[str, str, int | None, str]
-"""A game and its query."""
+"""A game and its cluster: its query."""
 
 
 def _of_run(folder: str, by: str) -> Iterator[Row]:
@@ -86,27 +91,39 @@ def _of_run(folder: str, by: str) -> Iterator[Row]:
                 f"not there); judge data that do into another folder, with {_HOW} where the file has other names "
                 "(replies come from the cache)"
             )
-        yield *sample.systems, sample.winner if by == "judge" else sample.human, sample.query
+        yield *sample.systems, sample.winner if by == "judge" else sample.human, sample.cluster
 
 
-def _of_file(wanted: LeaderboardCommand) -> Iterator[Row]:
+def _of_file(wanted: LeaderboardCommand, refused: dict[int, str]) -> Iterator[Row]:
     from evaluators import benchmarks
     from evaluators.prompts import Prompts
+    from evaluators.statistics.clusters import clusters, keys
 
-    path, fields = Path(wanted.data or ""), benchmarks.parse_fields(wanted.fields)
-    families = frozenset(Prompts(None, None).families)
-    benchmarks.check(path, kind=wanted.format, fields=fields, families=families, limit=None)
-    for number, pair in benchmarks.read(path, kind=wanted.format, fields=fields, families=families):
+    path, prompts = Path(wanted.data or ""), Prompts(None, None)
+    names: dict[str, Any] = {
+        "kind": wanted.format,
+        "fields": benchmarks.parse_fields(wanted.fields),
+        "families": frozenset(prompts.families),
+        "without_query": prompts.without_query,
+    }
+    checked = benchmarks.check(path, **names, limit=None, skip_refused=wanted.skip_refused)
+    refused.update(checked.refused)
+    rows, shared = [], []
+    for number, pair in benchmarks.read(path, **names, skip=checked.refused):
         if pair.system1 is None or pair.system2 is None:
             raise RunError(
                 f"--data {path}: line {number}: does not name its systems in the fields system1 and system2; "
                 f"add them, or say what they are called: {_HOW}"
             )
-        yield pair.system1, pair.system2, None if pair.human is None else int(pair.human), pair.query
+        rows.append((pair.system1, pair.system2, None if pair.human is None else int(pair.human)))
+        shared.append(keys(pair.query, (pair.response1, pair.response2)))
+    for row, cluster in zip(rows, clusters(shared), strict=True):
+        yield *row, cluster
 
 
 def leaderboard_text(found: Mapping[str, Any]) -> Iterator[str]:
     """For a terminal."""
+    yield from refused_lines(found["refused"])
     counted = found["comparisons"] - found["without_verdict"]
     word = "verdict" if found["by"] == "judge" else "label"
     yield (
@@ -122,6 +139,10 @@ def leaderboard_text(found: Mapping[str, Any]) -> Iterator[str]:
             f"{place:>2} {row['system']:<{width}}  {strength:<24}  {rate:<22}  "
             f"{row['wins']:>6,} {row['ties']:>6,} {row['losses']:>6,}"
         )
+    whys = [
+        interval["why"] for row in rows for interval in (row["strength_interval"], row["win_rate_interval"]) if interval
+    ]
+    yield from (f"no interval: {why}" for why in dict.fromkeys(filter(None, whys)))
     if rows[0]["strength"] is None:
         yield (
             "strengths are not finite, because some group of systems never lost to the rest or was never compared with "
@@ -132,4 +153,4 @@ def leaderboard_text(found: Mapping[str, Any]) -> Iterator[str]:
 def _text(row: Mapping[str, Any], name: str) -> str:
     if row[name] is None:
         return "not finite"
-    return figure_text({"value": row[name], "low": None, "high": None, **(row[f"{name}_interval"] or {})})
+    return figure_text({**row[f"{name}_interval"], "value": row[name], "why": None})

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +17,11 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from evaluators.errors import ConfigError
 from evaluators.messages import Message
-from evaluators.prompts.wrapping import code_for, wrap
+from evaluators.prompts.wrapping import code_for, wrap, wrap_line
 
 _HERE = Path(__file__).parent
-_NOUNS = ("material", "response", "responses", "goal", "expert_in", "quality")
+_NOUNS = ("response", "responses", "goal", "expert_in", "quality")
+_KEYS = ("material", *_NOUNS, "perspectives")
 _BLOCKS = ("system", "material", "roles", "review", "again")
 
 
@@ -26,13 +29,16 @@ _BLOCKS = ("system", "material", "roles", "review", "again")
 class Family:
     """The nouns of one family of tasks, and its standing perspectives."""
 
-    material: str
     response: str
     responses: str
     goal: str
     expert_in: str
     quality: str
+    material: str = ""
+    """Empty where a sample is its responses alone, such as two dialogues."""
     perspectives: tuple[str, ...] = ("Accuracy", "Relevance")
+    without_material: Family | None = None
+    """How it speaks of samples that have no query; None: its samples have one."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +107,16 @@ class Prompts:
             where = f" line {line}" if line else ""
             raise ConfigError(f"--template {template}{where}: {error.message}") from error
 
+    @property
+    def without_query(self) -> frozenset[str]:
+        """The families in which a query may be blank."""
+        return frozenset(name for name, family in self.families.items() if family.without_material is not None)
+
+    def family(self, name: str, query: str) -> Family:
+        """The nouns for a sample with this query, which may be blank."""
+        family = self.families[name]
+        return family.without_material or family if not query.strip() else family
+
     @functools.cached_property
     def digest(self) -> str:
         """Of every prompt that can be made."""
@@ -122,13 +138,13 @@ class Prompts:
 
     def _check(self) -> None:
         """A template that names an unknown variable is found out before the first call."""
-        family = next(iter(self.families))
+        asked = [(next(iter(self.families)), "query"), *((name, "") for name in sorted(self.without_query)[:1])]
         seen = (Seen("role", 1, "evidence", ("1", "2"), own=True, turned=True),)
-        for structured in (False, True):
+        for (family, query), structured in itertools.product(asked, (False, True)):
             for given in (seen[:0], seen):
-                texts = Texts("query", ("one", "two"), "reference", tuple(review.evidence for review in given))
+                texts = Texts(query, ("one", "two"), "reference", tuple(review.evidence for review in given))
                 self.review(family, texts, "role", given, (1, 10), structured=structured, confidence=True)
-            self.roles(family, Texts("query", ("one", "two")), exact=None, most=3, structured=structured)
+            self.roles(family, Texts(query, ("one", "two")), exact=None, most=3, structured=structured)
             self.again(family, "review", ("one", "two"), "problem", (1, 10), structured=structured)
 
     def roles(
@@ -185,22 +201,29 @@ class Prompts:
         )
 
     def _messages(self, block: str, family: str, texts: Texts, **variables: Any) -> tuple[Message, ...]:
-        mark = code_for(texts.flat())
+        reviews: Sequence[Seen] = variables.pop("seen", ())
+        role: str | None = variables.pop("role", None)
+        mark = code_for([*texts.flat(), role or "", *(review.role for review in reviews)])
         seen = [
-            {**vars(review), "evidence": wrap(evidence, "review", mark)}
-            for review, evidence in zip(variables.pop("seen", ()), texts.evidence, strict=True)
+            {
+                **vars(review),
+                "role": wrap_line(review.role, "perspective", mark),
+                "evidence": wrap(evidence, "review", mark),
+            }
+            for review, evidence in zip(reviews, texts.evidence, strict=True)
         ]
-        nouns = self.families[family]
+        nouns = self.family(family, texts.query)
         variables |= {
             "family": nouns,
             "mark": mark,
             "pair": len(texts.presented) > 1,
-            "query": wrap(texts.query, nouns.material, mark),
+            "query": wrap(texts.query, nouns.material, mark) if nouns.material else "",
             "reference": None if texts.reference is None else wrap(texts.reference, "reference", mark),
             "presented": [
                 wrap(text, f"{nouns.response} {position}" if len(texts.presented) > 1 else nouns.response, mark)
                 for position, text in enumerate(texts.presented, start=1)
             ],
+            "role": None if role is None else wrap_line(role, "perspective", mark),
             "seen": seen,
         }
         variables["material"] = self._render("material", **variables)
@@ -229,20 +252,42 @@ def _families(path: Path) -> dict[str, Family]:
     except yaml.YAMLError as error:
         raise ConfigError(f"--families {path}: not YAML: {error}") from error
     if not isinstance(content, dict) or not content:
-        raise ConfigError(f"--families {path}: must hold NAME: {{{', '.join(_NOUNS)}}}")
+        raise ConfigError(f"--families {path}: must hold NAME: {{{', '.join(('material', *_NOUNS))}}}")
     return {str(name): _family(path, str(name), nouns) for name, nouns in content.items()}
 
 
 def _family(path: Path, name: str, nouns: Any) -> Family:
-    known = (*_NOUNS, "perspectives")
-    if not isinstance(nouns, Mapping) or set(nouns) - set(known) or set(_NOUNS) - set(nouns):
-        raise ConfigError(f"--families {path}: {name}: must hold {', '.join(_NOUNS)} (and perspectives, if you like)")
-    wrong = [key for key in _NOUNS if not isinstance(nouns[key], str) or not nouns[key].strip()]
-    perspectives = nouns.get("perspectives", ["Accuracy", "Relevance"])
-    if not isinstance(perspectives, list) or not all(isinstance(one, str) and one.strip() for one in perspectives):
+    if not isinstance(nouns, Mapping) or set(nouns) - {*_KEYS, "without_material"} or set(_NOUNS) - set(nouns):
+        raise ConfigError(
+            f"--families {path}: {name}: must hold {', '.join(_NOUNS)} (and, if you like, material, perspectives, "
+            "without_material)"
+        )
+    own = {key: value for key, value in nouns.items() if key != "without_material"}
+    alone = nouns.get("without_material", None if own.get("material") else {})
+    if alone is not None and (not isinstance(alone, Mapping) or set(alone) - set(_KEYS[1:])):
+        raise ConfigError(
+            f"--families {path}: {name}: without_material: must hold some of {', '.join(_KEYS[1:])}: what differs for "
+            "samples without a query"
+        )
+    family = _nouns(path, name, own)
+    if alone is None:
+        return family
+    bare = _nouns(path, f"{name}: without_material", {**own, **alone, "material": None})
+    # A query that is given nevertheless is shown as what it is.
+    return dataclasses.replace(family, material=family.material or "query", without_material=bare)
+
+
+def _nouns(path: Path, name: str, nouns: Mapping[str, Any]) -> Family:
+    material = nouns.get("material")
+    given = {**nouns, "perspectives": nouns.get("perspectives", ["Accuracy", "Relevance"])}
+    wrong = [key for key in _NOUNS if not isinstance(given[key], str) or not given[key].strip()]
+    if material is not None and (not isinstance(material, str) or not material.strip()):
+        wrong.append("material")
+    listed = given["perspectives"]
+    if not isinstance(listed, list) or not all(isinstance(one, str) and one.strip() for one in listed):
         wrong.append("perspectives")
     if wrong:
         raise ConfigError(
             f"--families {path}: {name}: {', '.join(wrong)} must be a text (perspectives: a list of them)"
         )
-    return Family(**{key: nouns[key] for key in _NOUNS}, perspectives=tuple(perspectives))
+    return Family(**{key: given[key] for key in _NOUNS}, material=material or "", perspectives=tuple(listed))

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from evaluators.errors import RunError
-from evaluators.running.folder import VERDICTS, read_records
+from evaluators.network import restored
+from evaluators.running.folder import VERDICTS, has_blank, read_records
+from evaluators.running.metrics_file import refused
 from evaluators.running.settings import load
+from evaluators.statistics.clusters import clusters, keys
 from evaluators.statistics.runs import JudgedRun, Sample
 from evaluators.values import Failure, Layer, Review
 
@@ -34,18 +38,31 @@ def read_run(
         if not (path / name).is_file():
             raise RunError(f"{flag} {folder}: holds no {name}; name the folder of a judge's run")
     config = load(path / "config.yaml")
-    samples, single = [], 0
+    samples, shared, single = [], [], 0
+    networks: dict[str, Any] = {}
     for record in read_records(path / VERDICTS):
         watch(record)
+        network = record.get("run", {}).get("network")
+        networks[json.dumps(network, sort_keys=True)] = network
         if record["response2"] is None:
             single += 1
         else:
             samples.append(_sample(record))
+            shared.append(keys(record["query"], (record["response1"], record["response2"])))
     if not samples:
         raise RunError(f"{flag} {folder}: no sample with two responses is judged in it")
     if twice := [name for name, count in Counter(sample.id for sample in samples).items() if count > 1]:
         raise RunError(f"{flag} {folder}: has two verdicts for {twice[0]!r}; delete one from {VERDICTS}")
-    return JudgedRun(path, config.network.build(len(config.judge)), tuple(samples), single)
+    if len(networks) > 1:
+        raise RunError(
+            f"{flag} {folder}: holds verdicts of {len(networks)} networks, which have no figures in common; judge into "
+            "another folder"
+        )
+    [stored] = networks.values()
+    network = config.network.build(len(config.judge)) if stored is None else restored(stored)
+    together = [replace(sample, cluster=name) for sample, name in zip(samples, clusters(shared), strict=True)]
+    guessed = config.network.preset if stored is None else None
+    return JudgedRun(path, network, tuple(together), single, refused(path), guessed)
 
 
 def _sample(record: Mapping[str, Any]) -> Sample:
@@ -63,6 +80,8 @@ def _sample(record: Mapping[str, Any]) -> Sample:
         lengths=(len(record["response1"]), len(record["response2"])),
         layers=tuple(_layer(layer) for layer in record["layers"]),
         systems=None if record.get("system1") is None else (record["system1"], record["system2"]),
+        language=record.get("language", ""),
+        blank=has_blank(record),
     )
 
 

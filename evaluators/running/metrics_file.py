@@ -40,6 +40,12 @@ def write_statistics(folder: Path, statistics: Mapping[str, Any]) -> None:
     write_json(folder / METRICS, {**_read(folder), "statistics": statistics})
 
 
+def refused(folder: Path) -> dict[str, str] | None:
+    """Number of a line of the data that the run passed over -> why; None where no run has come to its end here."""
+    data = _read(folder).get("data")
+    return None if data is None else dict(data["refused"])
+
+
 def forget(folder: Path) -> None:
     """Delete the file, because the verdicts are about to change."""
     (folder / METRICS).unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,14 @@ class Sample:
     layers: tuple[Layer, ...]
     systems: tuple[str, str] | None = None
     """What wrote the responses, where the data say."""
+    language: str = ""
+    blank: bool = False
+    """A response has no text."""
+    cluster: str = ""
+    """What is drawn together; the query, if not given."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "cluster", self.cluster or self.query)
 
     def verdict(self, aggregation: str, tie_margin: float, *, depth: int | None = None) -> Verdict:
         """What another aggregation of the same reviews says, of the first `depth` layers alone."""
@@ -36,11 +45,9 @@ class Sample:
         return aggregate(self.layers[:depth], aggregation, tie_margin)
 
     def in_order(self, order: str, aggregation: str, tie_margin: float) -> int | None:
-        """The winner by the reviews of one answer order alone."""
-        layers = [[item for item in layer if item.order == order] for layer in self.layers]
-        if not layers or not any(layers):
-            return None
-        return aggregate(layers, aggregation, tie_margin).winner
+        """The winner by layer 1's reviews of one answer order alone: later ones have read those of both orders."""
+        own = [item for item in self.layers[0] if item.order == order] if self.layers else []
+        return aggregate([own], aggregation, tie_margin).winner if own else None
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,10 @@ class JudgedRun:
     samples: tuple[Sample, ...]
     single: int
     """Samples of one response, which have no winner and are left out."""
+    refused: Mapping[str, str] | None = None
+    """Number of a line of the data that was passed over -> why; None: not known."""
+    guessed: str | None = None
+    """Of a run that does not say what its network was, the preset that is taken in its place, as it is today."""
 
     @property
     def aggregation(self) -> str:

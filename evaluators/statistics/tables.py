@@ -49,9 +49,9 @@ def accuracy(wrong: bool) -> Statistic:
     return of
 
 
-def macro_f1(wrong: bool, labels: Sequence[int] | None = None) -> Statistic:
-    """Mean of 2 TP / (human + judge) over the labels that occur in the table."""
-    wanted = [label for label in HUMAN if labels is None or label in labels]
+def macro_f1(wrong: bool, labels: Sequence[int]) -> Statistic:
+    """Mean of 2 TP / (human + judge) over the same labels in every table; one that a table lacks is left out."""
+    wanted = [label for label in HUMAN if label in labels]
 
     def of(sums: Array) -> Array:
         table = _tables(sums, wrong)
@@ -81,12 +81,19 @@ def rate(sums: Array) -> Array:
     return _ratio(sums[..., 0], sums[..., 1])
 
 
+def labels_of(human: Sequence[int]) -> list[int]:
+    """Those that people use: macro-F1 is the mean over them, in every draw and for every judge of the same samples."""
+    return sorted(set(human))
+
+
 def of_counts(counts: Mapping[tuple[int, int | None], float], labels: Sequence[int] | None = None) -> Figures:
     """The three figures of one table (human label, verdict) -> how many samples; a verdict of None is always wrong.
 
     Args:
-        labels: as in `metrics.macro_f1`.
+        labels: of macro-F1; those that people use if not given.
     """
+    if labels is None:
+        labels = sorted({person for (person, _), count in counts.items() if count})
     sums = np.zeros(len(HUMAN) * len(JUDGE))
     for (person, verdict), count in counts.items():
         sums[_cell(person, verdict)] += count
@@ -96,28 +103,6 @@ def of_counts(counts: Mapping[tuple[int, int | None], float], labels: Sequence[i
 def figure(value: Array) -> float | None:
     """A single figure; None where it is not defined."""
     return None if np.isnan(value) else float(value)
-
-
-def ceilings(human: Sequence[int]) -> dict[str, dict[str, float | None]]:
-    """What judges without skill, or without the word tie, reach on these labels, in expectation.
-
-    `never_tie` is right wherever people name a winner and says 1 where they say tie (for accuracy and kappa any choice
-    would do; macro-F1, over the labels that people use, is that of ties split evenly); `always_1`; `coin` says 1 or 2
-    at random.
-    """
-    if not human:
-        return {}
-    counts = {label: sum(person == label for person in human) for label in (1, 2, 0)}
-    half = counts[0] / 2
-
-    def table(cells: dict[tuple[int, int | None], float]) -> dict[str, float | None]:
-        return of_counts(cells, [label for label in counts if counts[label]])._asdict()
-
-    return {
-        "never_tie": table({(1, 1): counts[1], (2, 2): counts[2], (0, 1): half, (0, 2): half}),
-        "always_1": table({(label, 1): part for label, part in counts.items()}),
-        "coin": table({(label, side): part / 2 for label, part in counts.items() for side in (1, 2)}),
-    }
 
 
 def _ratio(over: Array, under: Array) -> Array:

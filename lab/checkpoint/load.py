@@ -12,8 +12,6 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 import normalization  # noqa: F401  (registers our model types)
-from lab.checkpoint import manifest
-from lab.checkpoint.folder import step_of
 from lab.checkpoint.search import resolve
 from lab.errors import RunError, UserError
 
@@ -42,12 +40,12 @@ def load_model(
         **options: for `AutoModelForCausalLM.from_pretrained`, such as `config` or `attn_implementation`.
 
     Raises:
-        RunError: nothing that can be loaded, an incomplete checkpoint, or weights that are missing, superfluous or of
-            another shape.
+        RunError: nothing that can be loaded, an incomplete or damaged checkpoint, or weights that are missing,
+            superfluous or of another shape.
     """
     source = resolve(str(path))
     folder = Path(source)
-    _refuse_incomplete(folder)
+    _refuse_pointers(folder)
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             source, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **options
@@ -69,12 +67,7 @@ def load_model(
     return model
 
 
-def _refuse_incomplete(folder: Path) -> None:
-    if step_of(folder) is not None:
-        try:
-            manifest.read(folder)
-        except ValueError as error:
-            raise RunError(str(error)) from error
+def _refuse_pointers(folder: Path) -> None:
     for pattern in ("*.safetensors", "*.bin", "*.gguf"):
         for file in folder.glob(pattern):
             if file.stat().st_size < 1024 and file.read_bytes().startswith(_POINTER):

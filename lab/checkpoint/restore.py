@@ -11,17 +11,23 @@ from transformers import PreTrainedModel
 from lab.checkpoint import manifest, optimizer_state
 from lab.checkpoint.folder import STATE
 from lab.checkpoint.progress import Progress, read_progress
+from lab.config.sections import RunConfig
 from lab.parallel.sharding import Sharding
 from lab.runfolder.console import Console
 
 
 def restore(
-    folder: Path, model: PreTrainedModel, sharding: Sharding, accelerator: Accelerator, console: Console
-) -> tuple[Progress, dict[str, Any] | None]:
+    folder: Path,
+    run: RunConfig,
+    model: PreTrainedModel,
+    sharding: Sharding,
+    accelerator: Accelerator,
+    console: Console,
+) -> tuple[Progress, list[dict[str, Any]]]:
     """Optimizer and random numbers from a checkpoint, whose weights are in the model already.
 
     Returns:
-        Where the run stands, and this rank's place in the data, if there was such a rank.
+        Where the run stands, and the places in the data of all ranks that there were.
     """
     described = manifest.read(folder)
     optimizer_state.read_optimizer(folder / STATE, dict(model.named_parameters()), sharding)
@@ -38,7 +44,7 @@ def restore(
             accelerator.scaler.load_state_dict(own["scaler"])
     elif _has_dropout(model):
         console.warn("dropout draws anew on another number of processes; all else goes on exactly")
-    return read_progress(folder), own and own["data"]
+    return read_progress(folder, run), optimizer_state.read_places(folder / STATE)
 
 
 def _processes(number: int) -> str:

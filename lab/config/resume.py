@@ -1,9 +1,8 @@
-"""A run that goes on: whose settings it has, and which of them may change."""
+"""A run that goes on: which of its settings may change."""
 
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 from lab.config.names import flat
 from lab.config.sections import RunConfig
@@ -13,18 +12,13 @@ _FREE_ON_RESUME = ("run_dir", "resume", "eval", "monitors", "checkpoint", "log")
 _FREE_FLAGS = (
     "data.workers",
     "data.cache_dir",
+    "data.heldout_blocks",
     "train.micro_batch",
     "train.compile",
     "train.activation_checkpointing",
     "train.hang_timeout",
 )
 _FIXED_ON_RESUME = ("model", "normalization", "data", "train.seed")
-
-
-def stored_config(run: RunConfig) -> Path:
-    """The config.yaml of the run that `--resume` goes on from: the run folder's, or that of a checkpoint's run."""
-    folder = Path(run.run_dir) if run.resume in (None, "latest", "auto") else Path(str(run.resume)).resolve().parents[1]
-    return folder / "config.yaml"
 
 
 def differences(stored: RunConfig, wanted: RunConfig) -> list[str]:

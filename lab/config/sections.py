@@ -121,8 +121,9 @@ class TrainConfig:
     compile: bool = False
     """Compile the model with torch.compile."""
     hang_timeout: float = 1800.0
-    """With several processes: seconds in which a rank may make no progress (a micro-batch, an evaluation batch, a part
-    of a checkpoint); then the run ends, naming the ranks that were missing."""
+    """With several processes: seconds in which a rank may make no progress (a micro-batch, an evaluation batch, a
+    parameter of a checkpoint); then the run ends, naming the ranks that were missing. Reading data, and reading and
+    writing checkpoints, may take as long as the file system needs."""
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.tokens is not None:
@@ -148,22 +149,28 @@ class EvalConfig:
 
     every: int = 100
     """Evaluate every so many steps, and at the end; 0: only at the end."""
-    blocks: int | None = 256
-    """Number of held-out blocks, from the first; None: all."""
+    blocks: int | Literal["all"] | None = None
+    """Number of held-out blocks, from the first, or all of them. None: 256, or all where there are fewer."""
 
     def __post_init__(self) -> None:
         _check(self.every >= 0, "eval.every", self.every, "at least 0")
-        _check(self.blocks is None or self.blocks > 0, "eval.blocks", self.blocks, "positive, or None for all")
+        _check(not isinstance(self.blocks, int) or self.blocks > 0, "eval.blocks", self.blocks, "positive, or all")
 
 
 @dataclass(frozen=True)
 class MonitorsConfig:
-    """Layer-wise figures while training: gradient norm, weight norm, update-to-weight ratio."""
+    """Figures by layer while training: one file each in `lab/monitors/`."""
 
     every: int = 10
     """Measure at the first step and every so many steps; 0: never."""
+    off: tuple[str, ...] = ()
+    """Monitors that do not measure, such as update_ratio, which keeps a copy of the weights."""
+    options: tuple[str, ...] = ()
+    """Options of single monitors, each as MONITOR.OPTION=VALUE (activations.stride=4)."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "off", tuple(self.off))
+        object.__setattr__(self, "options", tuple(self.options))
         _check(self.every >= 0, "monitors.every", self.every, "at least 0")
 
 
@@ -253,10 +260,11 @@ class RunConfig:
     """
 
     run_dir: str = "runs/run"
-    """Folder of the run; it must not exist yet, unless --resume is given."""
+    """Folder of the run; it must not exist yet, unless --resume is given. One process at a time writes in it."""
     resume: str | None = None
-    """Go on from a checkpoint: `latest` in the run folder, or a checkpoint's path. `auto` starts anew where there is
-    none yet: for jobs that are started again by a batch system."""
+    """Go on from a checkpoint, with its settings where no flag says otherwise: `latest` in the run folder, another
+    run's folder, or a checkpoint's path. `auto` starts anew where there is none yet: for jobs that a batch system
+    starts again."""
     model: ModelConfig = field(default_factory=ModelConfig)
     normalization: NormalizationConfig = field(default_factory=NormalizationConfig)
     data: DataConfig = field(default_factory=DataConfig)

@@ -6,7 +6,8 @@
     tokenizer.py  load or train a tokenizer;  encoder.py: texts -> token ids
     packing.py    token stream -> blocks -> batches
     indexed.py    sources tokenised once into files (`token_file.py`), in any order
-    streamed.py   sources tokenised on the fly;  heldout.py: the held-out documents of those
+    streamed.py   sources tokenised on the fly, by a fixed number of readers (`reader.py`: one of them)
+    heldout.py    the held-out documents of those
     loading.py    what the batches of both have in common
     corpus.py     `prepare` puts it together into a `Corpus`;  cache.py: builds shared by processes
 

@@ -9,6 +9,7 @@ import os
 import shutil
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +68,9 @@ def _unwritable(directory: Path, error: OSError) -> DataError:
 
 def _build(directory: Path, build: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
     prefix = f".{directory.name}.{socket.gethostname()}."
-    # We hold the lock, so on this machine nobody is writing here: these are left over from killed processes.
-    # Another machine's are left alone, because not every network file system carries locks across machines.
     for leftover in directory.parent.glob(f"{prefix}*"):
-        shutil.rmtree(leftover)
+        if not _is_alive(int(leftover.name[len(prefix) :].partition(".")[0])):
+            shutil.rmtree(leftover)
     beside = directory.parent / f"{prefix}{os.getpid()}"
     beside.mkdir()
     try:
@@ -79,18 +79,47 @@ def _build(directory: Path, build: Callable[[Path], dict[str, Any]]) -> dict[str
             path.name: {"bytes": path.stat().st_size, "xxh3": file_hash(path)} for path in sorted(beside.iterdir())
         }
         (beside / META).write_text(json.dumps({"files": files, "content": content}, indent=1))
-        if directory.exists():
-            directory.rename(f"{beside}.replaced")
-        beside.rename(directory)
-    except OSError:
-        finished_elsewhere = _read(directory)
-        if finished_elsewhere is None:
-            raise
-        content = finished_elsewhere
+        return _publish(beside, directory, content)
     finally:
-        for path in (beside, Path(f"{beside}.replaced")):
-            shutil.rmtree(path, ignore_errors=True)
-    return content
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _is_alive(process: int) -> bool:
+    """Whether a process of this machine lives; another's folders have its own name in theirs, and are left alone."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return process != os.getpid()
+
+
+def _publish(beside: Path, directory: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """Give `beside` its name, unless a whole folder has it by now: that may be mapped by a run, so it stays.
+
+    Where locks do not reach, others do the same at the same time; each step is one rename, which either happens or
+    fails.
+    """
+    while True:
+        try:
+            beside.rename(directory)  # fails where a folder with anything in it is
+            return content
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        with suppress(FileNotFoundError):
+            damaged = directory.stat().st_ino
+            found = _read(directory)
+            if found is not None:
+                return found
+            aside = Path(f"{beside}.replaced")
+            directory.rename(aside)
+            if aside.stat().st_ino == damaged:
+                shutil.rmtree(aside, ignore_errors=True)
+            else:  # somebody has put a whole one there since
+                with suppress(OSError):
+                    aside.rename(directory)
 
 
 def _read(directory: Path) -> dict[str, Any] | None:

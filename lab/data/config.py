@@ -41,11 +41,17 @@ class DataConfig:
     """Length of a training sequence, in tokens."""
     heldout_fraction: float = 0.05
     """Share of the documents held out for evaluation, 0 to 1, chosen by a hash of the document's text."""
+    heldout_blocks: int = 4096
+    """Held-out blocks that are read of streamed data, at most; at least as many as --eval.blocks. Local data holds out
+    its whole share."""
     isolate_documents: bool = False
     """Restart attention and positions at each document within a block; the first token of a document is then
     not predicted."""
     shuffle_buffer: int = 1024
-    """Blocks shuffled together per rank and worker, for streamed data (local data is shuffled whole)."""
+    """Blocks of streamed data that are shuffled together, over all readers (local data is shuffled whole)."""
+    readers: int = 24
+    """Readers that have the files of streamed data among them and take turns; they decide the order of the sequences.
+    Every file is read once where the number of processes (times loaders) divides that of the readers."""
     workers: int = 0
     """Loader processes per rank; 0 loads in the training process."""
     cache_dir: str | None = None
@@ -70,7 +76,9 @@ class DataConfig:
             )
         for flag, value, least in (
             ("block-length", self.block_length, 1),
+            ("heldout-blocks", self.heldout_blocks, 1),
             ("shuffle-buffer", self.shuffle_buffer, 1),
+            ("readers", self.readers, 1),
             ("workers", self.workers, 0),
         ):
             if value < least:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
 
 from lab.data.cache import content_key
 from lab.data.config import DataConfig
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 
+EVALUATED = 256
+"""Held-out blocks that are evaluated on if nothing else is said."""
+
+
 class _MakeBatches(Protocol):
     def __call__(
         self,
@@ -33,7 +39,8 @@ class _MakeBatches(Protocol):
         world_size: int,
         micro_batch: int,
         start_sequences: int,
-        state: dict[str, Any] | None,
+        states: Sequence[dict[str, Any]],
+        tokens: int | None,
         vocab_size: int | None,
     ) -> Batches: ...
 
@@ -44,13 +51,13 @@ class Corpus:
 
     heldout: Blocks
     """Held-out blocks, the same on every rank."""
-    heldout_tokens_per_byte: float
-    """Tokens (end tokens included) per UTF-8 byte of the held-out documents: bits per byte are the mean loss
-    in nats per token, times this, divided by ln 2."""
+    heldout_bytes: np.ndarray
+    """UTF-8 bytes of the text that each held-out token stands for, (n,) as `heldout.tokens`."""
     max_token_id: int
     """Largest id on disk: both sides of an indexed source, the held-out side of a streamed one."""
     _counts: dict[str, Any]
     _make_batches: _MakeBatches
+    _more_heldout: str
     _vocab_size: int | None = None
 
     def summary(self) -> dict[str, Any]:
@@ -71,6 +78,27 @@ class Corpus:
             )
         self._vocab_size = vocab_size
 
+    def evaluated_blocks(self, asked: int | Literal["all"] | None) -> int:
+        """How many held-out blocks `--eval.blocks` means; None is `EVALUATED`, or all where there are fewer.
+
+        Raises:
+            DataError: there are fewer than asked for.
+        """
+        there = len(self.heldout)
+        if asked is None or asked == "all":
+            return there if asked else min(EVALUATED, there)
+        if asked > there:
+            raise DataError(
+                f"--eval.blocks {asked}: there are {there} held-out blocks. Evaluate on --eval.blocks {there} or all, "
+                f"or {self._more_heldout}"
+            )
+        return asked
+
+    def heldout_documents(self, blocks: int) -> np.ndarray:
+        """The document, from 0, that each token of the first held-out blocks belongs to, its end token included."""
+        tokens = self.heldout.tokens[: blocks * self.heldout.block_length + 1]
+        return np.concatenate([[0], np.cumsum(tokens[:-1] == self.heldout.end)])
+
     def batches(
         self,
         *,
@@ -78,7 +106,8 @@ class Corpus:
         world_size: int,
         micro_batch: int,
         start_sequences: int = 0,
-        state: dict[str, Any] | None = None,
+        states: Sequence[dict[str, Any]] = (),
+        tokens: int | None = None,
     ) -> Batches:
         """Endless micro-batches of one rank, `micro_batch` sequences each.
 
@@ -87,19 +116,21 @@ class Corpus:
             world_size: number of processes that train together.
             micro_batch: sequences a rank takes at a time.
             start_sequences: sequences consumed so far by all ranks. It is all that an indexed source needs to
-                continue, on any number of ranks; a streamed source needs `state`.
-            state: what this rank's `state_dict()` gave.
+                continue; a streamed source needs `states`.
+            states: what the `state_dict()` of every rank gave, however many there were; empty at the beginning.
+            tokens: what is left of the run's budget, in tokens (sequences x block length), past which targets are
+                ignored; None is no end.
 
         Raises:
-            DataError: `state` belongs to other data, settings or (streamed) another number of ranks or
-            workers.
+            DataError: `states` belong to other data or settings, or are not those of all ranks.
         """
         return self._make_batches(
             rank=rank,
             world_size=world_size,
             micro_batch=micro_batch,
             start_sequences=start_sequences,
-            state=state,
+            states=states,
+            tokens=tokens,
             vocab_size=self._vocab_size,
         )
 
@@ -165,10 +196,11 @@ def _indexed(
     }
     return Corpus(
         heldout=heldout,
-        heldout_tokens_per_byte=files.heldout.tokens / files.heldout.bytes,
+        heldout_bytes=np.load(files.heldout_bytes_path, mmap_mode="r"),
         max_token_id=max(files.train.max_token_id, files.heldout.max_token_id),
         _counts=counts,
         _make_batches=make_batches,
+        _more_heldout=f"give more text, or a larger --data.heldout-fraction (now {config.heldout_fraction:g})",
     )
 
 
@@ -181,62 +213,40 @@ def _streamed(
     seed: int,
     progress: bool,
 ) -> Corpus:
-    from lab.data.streamed import StreamedBatches, StreamedBlocks
+    from lab.data.reader import Reading
+    from lab.data.streamed import StreamedBatches
 
     stream = source.stream(config.split, progress=progress)
-    path, held, skipped = read_heldout(config, source, encoder, progress=progress)
+    if stream.num_shards < config.readers:
+        stream = stream.reshard()  # a Parquet file's row groups are files of their own then
+    path, bytes_path, held, skipped = read_heldout(config, source, encoder, progress=progress)
     heldout = Blocks(path, block_length=config.block_length, end=encoder.end, isolate=config.isolate_documents)
     share = heldout_share(config)
     data_key = content_key(source=source.fingerprint(progress=progress), heldout_share=share, tokenizer=encoder.digest)
 
-    def make_batches(
-        *,
-        rank: int,
-        world_size: int,
-        micro_batch: int,
-        start_sequences: int,
-        state: dict[str, Any] | None,
-        vocab_size: int | None,
-    ) -> Batches:
-        if start_sequences and state is None:
-            raise DataError(
-                f"cannot continue a streamed data set after {start_sequences} sequences without the saved "
-                f"position of rank {rank}: resume on as many processes as before"
-            )
-        per_rank = stream.num_shards // world_size if stream.num_shards % world_size == 0 else stream.num_shards
-        if config.workers > per_rank:
-            raise DataError(
-                f"--data.workers {config.workers}: a rank has only {per_rank} file(s) of {source.name} to "
-                f"read, so some loader processes would have none; use --data.workers {per_rank} or fewer"
-            )
-        blocks = StreamedBlocks(
-            stream,
+    readers = min(config.readers, stream.num_shards)
+
+    def make_batches(*, vocab_size: int | None, **position: Any) -> Batches:
+        reading = Reading(
+            stream=stream,
+            readers=readers,
             field=config.field,
             keep=partial(_trained_on, share=share),
             encoder=encoder,
             block_length=config.block_length,
-            shuffle_buffer=config.shuffle_buffer,
+            window=-(-config.shuffle_buffer // readers),
             seed=seed,
-            rank=rank,
-            world_size=world_size,
             vocab_size=vocab_size,
         )
+        identity = {
+            "data": data_key,
+            "seed": seed,
+            "block_length": config.block_length,
+            "isolate_documents": config.isolate_documents,
+            "shuffle_buffer": config.shuffle_buffer,
+        }
         return StreamedBatches(
-            blocks,
-            identity={
-                "data": data_key,
-                "seed": seed,
-                "block_length": config.block_length,
-                "isolate_documents": config.isolate_documents,
-                "shuffle_buffer": config.shuffle_buffer,
-                "world_size": world_size,
-                "rank": rank,
-            },
-            isolate=config.isolate_documents,
-            end=encoder.end,
-            micro_batch=micro_batch,
-            workers=config.workers,
-            state=state,
+            reading, identity=identity, isolate=config.isolate_documents, workers=config.workers, **position
         )
 
     counts = {
@@ -248,16 +258,20 @@ def _streamed(
         "train_documents": None,
         "train_tokens": None,
         "train_blocks": None,
+        "readers": readers,
         **_heldout_counts(held, heldout),
         "longest_document_tokens": held.longest_document,
         "skipped": skipped,
     }
     return Corpus(
         heldout=heldout,
-        heldout_tokens_per_byte=held.tokens / held.bytes,
+        heldout_bytes=np.load(bytes_path, mmap_mode="r"),
         max_token_id=held.max_token_id,
         _counts=counts,
         _make_batches=make_batches,
+        _more_heldout=f"raise --data.heldout-blocks (now {config.heldout_blocks})"
+        if len(heldout) >= config.heldout_blocks
+        else "hold out more: --data.heldout-split, or a larger --data.heldout-fraction",
     )
 
 

@@ -16,10 +16,8 @@ from lab.data.hub import HubSource
 from lab.data.progress import bar
 from lab.data.token_file import TokenCounts, TokenWriter, encode_documents
 
-FORMAT = 1
-"""Version of the token file; raise it when the same key would give other contents."""
-HELDOUT_BLOCKS = 512
-"""Blocks after which no more documents are read."""
+FORMAT = 2
+"""Version of the token files; raise it when the same key would give other contents."""
 
 
 def heldout_share(config: DataConfig) -> float:
@@ -29,15 +27,15 @@ def heldout_share(config: DataConfig) -> float:
 
 def read_heldout(
     config: DataConfig, source: HubSource, encoder: Encoder, *, progress: bool
-) -> tuple[Path, TokenCounts, dict[str, int]]:
-    """The token file, its counts, and the documents skipped while reading, by reason.
+) -> tuple[Path, Path, TokenCounts, dict[str, int]]:
+    """The token file, the file of each token's bytes, the counts, and the documents skipped while reading, by reason.
 
-    Reads from the beginning of the data set until `HELDOUT_BLOCKS` blocks are full, or to its end.
+    Reads from the beginning of the data set until `heldout_blocks` blocks are full, or to its end.
 
     Raises:
         DataError: there is no held-out document.
     """
-    wanted = HELDOUT_BLOCKS * config.block_length + 1
+    wanted = config.heldout_blocks * config.block_length + 1
     key = content_key(
         format=FORMAT,
         source=source.fingerprint(progress=progress),
@@ -56,7 +54,7 @@ def read_heldout(
     def build(into: Path) -> dict[str, Any]:
         skipped = Skipped()
         with (
-            TokenWriter(into / "heldout.npy", encoder) as writer,
+            TokenWriter(into / "heldout.npy", encoder, bytes_path=into / "heldout_bytes.npy") as writer,
             bar("tokenizing held-out documents", progress=progress, unit="tok", total=wanted) as shown,
         ):
             for document, tokens in encode_documents(heldout_documents(skipped), encoder):
@@ -73,4 +71,4 @@ def read_heldout(
             f"--data.source {source.name}: none of its documents is held out for evaluation. Use a larger "
             f"--data.heldout-fraction (now {config.heldout_fraction}) or name a --data.heldout-split"
         )
-    return directory / "heldout.npy", counts, content["skipped"]
+    return directory / "heldout.npy", directory / "heldout_bytes.npy", counts, content["skipped"]

@@ -8,7 +8,7 @@ the number of sequences consumed so far is the whole state.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,13 +23,13 @@ from lab.data.config import DataConfig
 from lab.data.documents import Skipped, in_share
 from lab.data.encoder import Encoder
 from lab.data.errors import DataError
-from lab.data.loading import Batches, check_state, quiet_fork
+from lab.data.loading import Batches, check_states, quiet_fork, within_budget
 from lab.data.local import LocalSource
 from lab.data.packing import Batch, Blocks
 from lab.data.progress import bar
 from lab.data.token_file import TokenCounts, TokenWriter, encode_documents
 
-FORMAT = 2
+FORMAT = 3
 """Version of the token files; raise it when the same key would give other contents."""
 
 
@@ -40,6 +40,7 @@ class TokenFiles:
     key: str
     train_path: Path
     heldout_path: Path
+    heldout_bytes_path: Path
     train: TokenCounts
     heldout: TokenCounts
     skipped: dict[str, int]
@@ -64,7 +65,7 @@ def tokenize(config: DataConfig, source: LocalSource, encoder: Encoder, *, progr
         skipped = Skipped()
         with (
             TokenWriter(into / "train.npy", encoder) as train,
-            TokenWriter(into / "heldout.npy", encoder) as heldout,
+            TokenWriter(into / "heldout.npy", encoder, bytes_path=into / "heldout_bytes.npy") as heldout,
             bar("tokenizing", progress=progress, unit="B") as shown,
         ):
             for document, tokens in encode_documents(source.documents(skipped), encoder):
@@ -83,6 +84,7 @@ def tokenize(config: DataConfig, source: LocalSource, encoder: Encoder, *, progr
         key=key,
         train_path=directory / "train.npy",
         heldout_path=directory / "heldout.npy",
+        heldout_bytes_path=directory / "heldout_bytes.npy",
         train=TokenCounts(**content["train"]),
         heldout=TokenCounts(**content["heldout"]),
         skipped=content["skipped"],
@@ -169,7 +171,8 @@ class IndexedBatches(Batches):
         world_size: int,
         micro_batch: int,
         start_sequences: int,
-        state: dict[str, Any] | None,
+        states: Sequence[dict[str, Any]],
+        tokens: int | None,
         workers: int,
     ) -> None:
         self._identity = {
@@ -179,21 +182,17 @@ class IndexedBatches(Batches):
             "block_length": blocks.block_length,
             "isolate_documents": blocks.isolate,
         }
-        if state is not None:
-            check_state(state, self._identity)
-            if start_sequences not in (0, state["sequences"]):
-                raise DataError(
-                    f"start_sequences={start_sequences}, but the saved position is {state['sequences']} sequences"
-                )
-            start_sequences = state["sequences"]
-        self._sequences = start_sequences
+        self._sequences = check_states(states, self._identity, start_sequences)
+        self._offsets = rank * micro_batch + np.arange(micro_batch)
+        self._end_token = None if tokens is None else self._sequences * blocks.block_length + tokens
+        self._blocks = len(blocks)
         self._stride = world_size * micro_batch
         self._workers = workers
         self._loader = DataLoader(
             _MicroBatches(
                 blocks,
                 BlockOrder(len(blocks), seed),
-                start=start_sequences + rank * micro_batch,
+                start=self._sequences + rank * micro_batch,
                 stride=self._stride,
                 size=micro_batch,
             ),
@@ -209,10 +208,15 @@ class IndexedBatches(Batches):
         if self._iterator is None:
             with quiet_fork(self._workers):
                 self._iterator = iter(self._loader)
-        batch = next(self._iterator)
+        numbers = self._sequences + self._offsets
         self._sequences += self._stride
-        return batch
+        return within_budget(next(self._iterator), numbers, self._end_token)
 
     def state_dict(self) -> dict[str, Any]:
-        """The position after the batches taken so far; good for any number of ranks and micro-batch size."""
+        """The position after the batches taken so far, the same on every rank; good for any layout."""
         return {**self._identity, "sequences": self._sequences}
+
+    @property
+    def epoch(self) -> float:
+        """Sequences taken by all ranks, divided by the blocks that there are."""
+        return self._sequences / self._blocks

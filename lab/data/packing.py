@@ -84,9 +84,13 @@ class Blocks(torch.utils.data.Dataset[Batch]):
             raise IndexError(f"block {index} of {len(self)}")
         return {name: tensor[0] for name, tensor in self.batch(np.array([index])).items()}
 
+    def places(self, indices: np.ndarray) -> np.ndarray:
+        """Where in the stream the tokens of the blocks at `indices`, (B,), are: (B, T + 1), beyond its end too."""
+        return indices[:, None] * self.block_length + np.arange(self.block_length + 1)
+
     def batch(self, indices: np.ndarray) -> Batch:
         """The blocks at `indices`, (B,), in that order."""
-        at = indices[:, None] * self.block_length + np.arange(self.block_length + 1)
+        at = self.places(indices)
         outside = at >= len(self.tokens)
         blocks = self.tokens[np.minimum(at, len(self.tokens) - 1)].astype(np.int64)
         blocks[outside] = self.end

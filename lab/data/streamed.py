@@ -1,217 +1,197 @@
-"""Sources that are tokenised on the fly: a stream per rank and loader process, resumable to the exact token.
+"""Sources that are tokenised on the fly, in an order that no number of processes, loaders or batches changes.
 
-A stream's tokens are packed, and every `shuffle_buffer` consecutive blocks are a window that is permuted as a
-whole. A position is where the window began (the data set's own state, the tokens left over from before) and
-the number of blocks taken from it: resuming reads the same window again. The data set library's shuffle
-buffer would lose its contents.
+The training sequences of a run are numbered 0, 1, 2, ... over all ranks, as those of an indexed source are. A fixed
+number V of readers have the files of the data set among them; sequence p is block p // V of reader p % V. Of W ranks
+with K loader processes each, a loader takes every (W K)-th sequence, so where W K divides V it needs V / (W K) of the
+readers, and every file is read by one loader alone.
+
+A position is the number of sequences taken, and for each reader where the window of its last block begins.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator
-from copy import deepcopy
-from functools import partial
-from typing import TYPE_CHECKING, Any
+import itertools
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from datasets.distributed import split_dataset_by_node
-from torch.utils.data import IterableDataset, get_worker_info
-from torchdata.stateful_dataloader import StatefulDataLoader
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from lab.data.documents import Document, Skipped
-from lab.data.encoder import Encoder
 from lab.data.errors import DataError
-from lab.data.hub import record_document
-from lab.data.loading import Batches, check_state, quiet_fork
+from lab.data.loading import Batches, check_states, quiet_fork, within_budget
 from lab.data.packing import Batch, make_batch
+from lab.data.reader import BEGINNING, Position, Reader, Reading
 
-if TYPE_CHECKING:
-    import datasets
+logger = logging.getLogger(__name__)
 
-GROUP_DOCUMENTS = 32
-"""Documents encoded together; their tokens may be part of a saved position, so not more."""
+FORMAT = 2
+"""Version of a saved position."""
+
+Taken = tuple[np.ndarray, Position | None]
+"""A block, and where its reader's window begins, unless that was told with an earlier block."""
 
 
-class StreamedBlocks(IterableDataset[np.ndarray]):
-    """Endless blocks, (T + 1,) int64, of one rank's part of a stream; loader processes divide it again.
+class _Sequences(IterableDataset[list[Taken] | DataError]):
+    """The sequences `first`, `first` + `stride`, ..., divided between loader processes, `chunk` of them at a time.
 
-    Args:
-        stream: the whole data set, the same on every rank.
-        keep: whether a document is trained on (others are held out).
-        vocab_size: entries of the model's vocabulary, if ids must be checked against it.
+    What a user can mend comes as a value: the loader would wrap it in a traceback.
     """
 
-    def __init__(
-        self,
-        stream: datasets.IterableDataset,
-        *,
-        field: str,
-        keep: Callable[[Document], bool],
-        encoder: Encoder,
-        block_length: int,
-        shuffle_buffer: int,
-        seed: int,
-        rank: int,
-        world_size: int,
-        vocab_size: int | None,
-    ) -> None:
-        self._whole = stream
-        self._field = field
-        self._keep = keep
-        self._encoder = encoder
-        self._block_length = block_length
-        self._shuffle_buffer = shuffle_buffer
-        self._seed = seed
-        self._rank = rank
-        self._world_size = world_size
-        self._vocab_size = vocab_size
-        self._window: dict[str, Any] = {"number": 0, "epoch": 0, "source": None, "carry": []}
-        self._taken = 0
+    def __init__(self, reading: Reading, positions: dict[int, Position], *, first: int, stride: int, chunk: int):
+        self._reading, self._positions = reading, positions
+        self._first, self._stride, self._chunk = first, stride, chunk
 
-    def state_dict(self) -> dict[str, Any]:
-        """Where the current window began, and the blocks taken from it."""
-        return {"window": self._window, "taken": self._taken}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state` at the next `iter`."""
-        self._window = state["window"]
-        self._taken = state["taken"]
-
-    def __iter__(self) -> Iterator[np.ndarray]:
+    def __iter__(self) -> Iterator[list[Taken] | DataError]:
         info = get_worker_info()
-        worker = 0 if info is None else info.id
-        # Divided here, in the loader process: the copy that came with the fork shares its epoch with the
-        # other processes.
-        self._part = split_dataset_by_node(self._whole, self._rank, self._world_size)
-        self._epoch = self._window["epoch"]
-        self._source = self._window["source"]
-        tokens = self._tokens()
-        carry = np.array(self._window["carry"], dtype=np.int64)
-        for number in range(self._window["number"], 2**63):
-            if number != self._window["number"]:
-                self._window = {
-                    "number": number,
-                    "epoch": self._epoch,
-                    "source": self._source,
-                    "carry": carry.tolist(),
-                }
-                self._taken = 0
-            blocks, carry = self._fill(carry, tokens)
-            seed = np.random.SeedSequence([self._seed, self._rank, worker, number])
-            order = np.random.Generator(np.random.PCG64(seed)).permutation(len(blocks))
-            while self._taken < len(blocks):
-                self._taken += 1
-                yield blocks[order[self._taken - 1]]
+        loader, loaders = (0, 1) if info is None else (info.id, info.num_workers)
+        numbers = itertools.count(self._first + loader * self._stride, loaders * self._stride)
+        readers: dict[int, Reader] = {}
+        try:
+            while True:
+                yield [self._take(number, readers) for number in itertools.islice(numbers, self._chunk)]
+        except (DataError, OSError) as error:
+            yield DataError(str(error))
 
-    def _fill(self, carry: np.ndarray, tokens: Iterator[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """The blocks of one window, (shuffle_buffer, T + 1), and the tokens after it."""
-        step = self._block_length
-        used = self._shuffle_buffer * step
-        pieces, length = [carry], len(carry)
-        while length < used + 1:
-            pieces.append(next(tokens))
-            length += len(pieces[-1])
-        flat = np.concatenate(pieces)
-        at = np.arange(self._shuffle_buffer)[:, None] * step + np.arange(step + 1)
-        return flat[at], flat[used:]
-
-    def _tokens(self) -> Iterator[np.ndarray]:
-        """Tokens of the kept documents from `_epoch` and `_source` on, in groups; moves those two along."""
-        while True:
-            # The data set shuffles its files by the number of the epoch; this makes it depend on the seed
-            # too.
-            order = np.random.SeedSequence([self._seed, self._epoch]).generate_state(1)[0]
-            self._part.set_epoch(int(order))
-            whole_epoch = self._source is None
-            if self._source is not None:
-                self._part.load_state_dict(deepcopy(self._source))  # it may write into what it is given
-            empty = True
-            for texts in self._groups():
-                empty = False
-                # Asked of the data set only now: before its first record it does not know where it stands.
-                self._source = self._part.state_dict()
-                yield self._encode(texts)
-            if empty and whole_epoch:
-                raise DataError(
-                    f"--data.source: rank {self._rank} of {self._world_size} found no document to train on "
-                    "in its part of the data set; use fewer processes, --data.workers 0, or check "
-                    "--data.field"
-                )
-            self._epoch += 1
-            self._source = None
-
-    def _groups(self) -> Iterator[list[str]]:
-        skipped = Skipped()  # counted where the held-out documents are read; here the loader only leaves them out
-        texts: list[str] = []
-        for record in self._part:
-            document = record_document(record, self._field, skipped)
-            if document is not None and self._keep(document):
-                texts.append(document.text)
-            if len(texts) == GROUP_DOCUMENTS:
-                yield texts
-                texts = []
-        if texts:
-            yield texts
-
-    def _encode(self, texts: list[str]) -> np.ndarray:
-        tokens = np.concatenate(self._encoder.encode(texts))
-        if self._vocab_size is not None and tokens.max() >= self._vocab_size:
-            raise DataError(
-                f"token id {tokens.max()} does not fit the model's vocabulary of {self._vocab_size}: choose "
-                "the --data.tokenizer that belongs to the model, or a model with a larger vocabulary"
-            )
-        return tokens
+    def _take(self, number: int, readers: dict[int, Reader]) -> Taken:
+        index, which = divmod(number, self._reading.readers)
+        if which not in readers:
+            readers[which] = Reader(self._reading, which, self._positions.get(which, BEGINNING))
+        reader, before = readers[which], readers[which].position
+        block = reader.block(index)
+        return block, None if reader.position is before else reader.position
 
 
 class StreamedBatches(Batches):
-    """Endless micro-batches of one rank of a streamed data set.
+    """Endless micro-batches of one rank of a streamed data set: every `world_size`-th sequence.
 
     Raises:
-        DataError: a loader process would have no file to read, or `state` belongs to another run or layout.
+        DataError: `states` belong to other data, or do not hold the place of every reader.
     """
 
     def __init__(
         self,
-        blocks: StreamedBlocks,
+        reading: Reading,
         *,
         identity: dict[str, Any],
         isolate: bool,
-        end: int,
+        rank: int,
+        world_size: int,
         micro_batch: int,
+        start_sequences: int,
+        states: Sequence[dict[str, Any]],
+        tokens: int | None,
         workers: int,
-        state: dict[str, Any] | None,
     ) -> None:
-        self._identity = {"kind": "streamed", **identity, "micro_batch": micro_batch, "workers": workers}
-        self._workers = workers
-        with warnings.catch_warnings():
-            # torchdata 0.11 still calls this; nothing that our users could change.
-            warnings.filterwarnings("ignore", message="'set_vital' is deprecated")
-            self._loader = StatefulDataLoader(
-                blocks,
-                batch_size=micro_batch,
-                num_workers=workers,
-                collate_fn=partial(_collate, end=end, isolate=isolate),
-                # Its own generator, or the loader would draw from (and so shift) the model's random numbers.
-                generator=torch.Generator(),
-            )
-        if state is not None:
-            check_state(state, self._identity)
-            self._loader.load_state_dict(state["loader"])
-        self._iterator: Iterator[Batch] | None = None
+        self._identity = {"kind": "streamed", **identity, "readers": reading.readers}
+        _check_format(states)
+        start = check_states(states, self._identity, start_sequences)
+        self._positions = _joined(states)
+        _check_places(self._positions, start, reading)
+        if rank == 0:
+            _tell_cost(reading, world_size=world_size, loaders=max(workers, 1))
+        self._reading, self._isolate = reading, isolate
+        self._end_token = None if tokens is None else start * reading.block_length + tokens
+        self._workers, self._micro_batch = workers, micro_batch
+        self._sequences, self._rank, self._world_size = start, rank, world_size
+        self._loader = DataLoader(
+            _Sequences(reading, dict(self._positions), first=start + rank, stride=world_size, chunk=micro_batch),
+            batch_size=None,
+            collate_fn=_as_it_is,  # the loader's own makes tensors, and opens a connection for each
+            num_workers=workers,
+            # Its own generator, or the loader would draw from (and so shift) the model's random numbers.
+            generator=torch.Generator(),
+        )
+        self._taken: Iterator[Taken] | None = None
 
     def __next__(self) -> Batch:
-        if self._iterator is None:
+        if self._taken is None:
             with quiet_fork(self._workers):
-                self._iterator = iter(self._loader)
-        return next(self._iterator)
+                self._taken = _in_order(iter(self._loader), max(self._workers, 1))
+        blocks, positions = zip(*itertools.islice(self._taken, self._micro_batch), strict=True)
+        numbers = self._sequences + self._rank + self._world_size * np.arange(self._micro_batch)
+        for number, position in zip(numbers.tolist(), positions, strict=True):
+            if position is not None:
+                self._positions[number % self._reading.readers] = position
+        self._sequences += self._world_size * self._micro_batch
+        batch = make_batch(np.stack(blocks), end=self._reading.encoder.end, isolate=self._isolate)
+        return within_budget(batch, numbers, self._end_token)
 
     def state_dict(self) -> dict[str, Any]:
-        """The position after the batches taken so far; good for the same rank, processes and workers only."""
-        with quiet_fork(self._workers if self._iterator is None else 0):
-            return {**self._identity, "loader": self._loader.state_dict()}
+        """This rank's part of the position after the batches taken so far.
+
+        Those of all ranks together are good for any number of ranks, loader processes and micro-batch size.
+        """
+        positions = {str(reader): position for reader, position in self._positions.items()}
+        return {**self._identity, "format": FORMAT, "sequences": self._sequences, "positions": positions}
+
+    @property
+    def epoch(self) -> float:
+        """Whole passes that a reader of this rank has made over its part, on average; how long one is, is not known."""
+        passes = [position["epoch"] for position in self._positions.values()]
+        return sum(passes) / max(len(passes), 1)
 
 
-def _collate(blocks: list[np.ndarray], *, end: int, isolate: bool) -> Batch:
-    return make_batch(np.stack(blocks), end=end, isolate=isolate)
+def _as_it_is(chunk: list[Taken] | DataError) -> list[Taken] | DataError:
+    return chunk
+
+
+def _in_order(chunks: Iterator[list[Taken] | DataError], loaders: int) -> Iterator[Taken]:
+    """The sequences one by one; chunks come from the loaders in turn, each with every `loaders`-th sequence."""
+    while True:
+        turn: list[list[Taken]] = []
+        for chunk in itertools.islice(chunks, loaders):
+            if isinstance(chunk, DataError):
+                raise chunk
+            turn.append(chunk)
+        yield from itertools.chain.from_iterable(zip(*turn, strict=True))
+
+
+def _check_format(states: Sequence[dict[str, Any]]) -> None:
+    for state in states:
+        if state["kind"] == "streamed" and state.get("format") != FORMAT:
+            raise DataError(
+                "cannot continue at the saved position in the data: it was written by another version of depthlab "
+                f"(format {state.get('format', 1)}; this one reads {FORMAT}). Go on with that version, or start a "
+                "new run"
+            )
+
+
+def _joined(states: Sequence[dict[str, Any]]) -> dict[int, Position]:
+    """The furthest place of each reader that any rank knows of."""
+    joined: dict[int, Position] = {}
+    for state in states:
+        for name, position in state["positions"].items():
+            if int(name) not in joined or joined[int(name)]["window"] < position["window"]:
+                joined[int(name)] = position
+    return joined
+
+
+def _check_places(positions: dict[int, Position], sequences: int, reading: Reading) -> None:
+    missing = [reader for reader in range(min(sequences, reading.readers)) if reader not in positions]
+    if missing:
+        raise DataError(
+            f"cannot continue a streamed data set after {sequences} sequences: the places of readers {missing} in it "
+            "are not in the saved position. It takes those of all ranks"
+        )
+
+
+def _tell_cost(reading: Reading, *, world_size: int, loaders: int) -> None:
+    """Warn where several loaders read the same files: W K of them need V / gcd(V, W K) of the V readers each."""
+    parts, readers = world_size * loaders, reading.readers
+    times = parts // math.gcd(parts, readers)
+    if times == 1:
+        return
+    files = reading.stream.num_shards
+    remedy = (
+        f"--data.readers with a multiple of {parts} in a new run, or other --data.workers"
+        if parts <= files
+        else f"more and smaller files than its {files}, or local ones, which are tokenised once"
+    )
+    logger.warning(
+        "the data set is read and tokenised %d times over: %d process%s x %d loader%s do not divide its %d readers "
+        "evenly. Better: %s",
+        *(times, world_size, "es" * (world_size > 1), loaders, "s" * (loaders > 1), readers, remedy),
+    )

@@ -32,17 +32,25 @@ class TokenCounts:
 
 
 class TokenWriter:
-    """Context manager that writes token ids to one `.npy` file without holding them."""
+    """Context manager that writes token ids to one `.npy` file without holding them.
 
-    def __init__(self, path: Path, encoder: Encoder) -> None:
+    Args:
+        path: the file.
+        encoder: what the ids are of.
+        bytes_path: a second file, for the bytes of the text that each token stands for.
+    """
+
+    def __init__(self, path: Path, encoder: Encoder, *, bytes_path: Path | None = None) -> None:
         self.counts = TokenCounts()
-        self._dtype = np.dtype(np.uint16 if encoder.max_id < 2**16 else np.uint32)
-        self._file = path.open("wb")
-        self._write_header()
+        self._encoder = encoder
+        self._tokens = _Column(path, np.dtype(np.uint16 if encoder.max_id < 2**16 else np.uint32))
+        self._bytes = None if bytes_path is None else _Column(bytes_path, np.dtype(np.uint32))
 
     def append(self, document: Document, tokens: np.ndarray) -> None:
         """Add a document's tokens, (n,), n >= 1."""
-        tokens.astype(self._dtype).tofile(self._file)
+        self._tokens.append(tokens)
+        if self._bytes is not None:
+            self._bytes.append(self._encoder.byte_counts(document.text, tokens))
         counts = self.counts
         counts.documents += 1
         counts.bytes += document.size
@@ -56,9 +64,26 @@ class TokenWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None:
-            self._file.seek(0)
-            self._write_header()
+        for column in (self._tokens, self._bytes):
+            if column is not None:
+                column.close()
+
+
+class _Column:
+    """A one-dimensional `.npy` file that grows."""
+
+    def __init__(self, path: Path, dtype: np.dtype[Any]) -> None:
+        self._dtype, self._length = dtype, 0
+        self._file = path.open("wb")
+        self._write_header()
+
+    def append(self, values: np.ndarray) -> None:
+        values.astype(self._dtype).tofile(self._file)
+        self._length += len(values)
+
+    def close(self) -> None:
+        self._file.seek(0)
+        self._write_header()
         self._file.close()
 
     def _write_header(self) -> None:
@@ -66,7 +91,7 @@ class TokenWriter:
         header: dict[str, Any] = {
             "descr": np.lib.format.dtype_to_descr(self._dtype),
             "fortran_order": False,
-            "shape": (self.counts.tokens,),
+            "shape": (self._length,),
         }
         np.lib.format.write_array_header_1_0(self._file, header)
         self._file.flush()

@@ -77,11 +77,12 @@ def main(argv: Sequence[str], *, prog: str) -> int:
 
 
 def _diagnose(wanted: Diagnose) -> None:
+    from lab.checkpoint.search import resolve
     from lab.diagnostics import registry, runs, targets
     from lab.diagnostics.engine.processes import Processes
     from lab.diagnostics.record import load
     from lab.diagnostics.show import show
-    from lab.errors import ConfigError, RunError
+    from lab.errors import ConfigError
 
     only = registry.chosen(wanted.only)
     shown = None if wanted.only is None else only
@@ -116,10 +117,7 @@ def _diagnose(wanted: Diagnose) -> None:
         if run and not wanted.latest:
             records = runs.diagnose_run(Path(wanted.path), plan)
         elif run:
-            found = targets.of_run(Path(wanted.path), say)
-            if not found:
-                raise RunError(f"{wanted.path} has no whole checkpoint yet")
-            records = [runs.diagnose(found[-1], plan)]
+            records = [runs.diagnose(targets.of_path(resolve(wanted.path)), plan)]
         else:
             records = [runs.diagnose(targets.of_path(wanted.path), plan)]
     finally:

@@ -18,6 +18,7 @@ from transformers import AutoConfig, PreTrainedModel
 
 from lab.checkpoint import manifest
 from lab.checkpoint.folder import path_of
+from lab.checkpoint.search import resolve
 from lab.config.read import load as load_settings
 from lab.diagnostics import registry, targets
 from lab.diagnostics.engine.probe import Probe
@@ -57,6 +58,7 @@ class Plan:
         key = target.run_dir or target.source
         if key not in self._made:
             extra = {"gguf_file": target.gguf_file} if target.gguf_file else {}
+            resolve(target.source)  # a damaged checkpoint is refused before anything is read of it
             try:
                 config: Any = AutoConfig.from_pretrained(target.source, **extra)
             except (OSError, ValueError, ImportError) as error:
@@ -90,7 +92,7 @@ def diagnose(target: Target, plan: Plan) -> Record:
         _refuse_others(path, earlier, probe, plan)
         if target.run_dir is not None and not _missing(earlier, plan):
             found = manifest.read(Path(target.source))
-            if earlier.model.get("digest") == targets.digest_of(found):
+            if earlier.model.get("digest") == found.model_digest():
                 return earlier
     plan.say(f"{target.name}: loading")
     # What is added to a record is measured in the type of what it has.
@@ -164,7 +166,10 @@ def diagnose_run(run_dir: Path, plan: Plan) -> list[Record]:
     found = targets.of_run(run_dir, plan.say)
     if not found:
         raise RunError(f"{run_dir} has no whole checkpoint yet; with --watch, depthlab diagnose waits for them")
-    return [record for target in found if (record := _still_there(target, plan)) is not None]
+    records = [record for target in found if (record := _still_there(target, plan)) is not None]
+    if not records:
+        raise RunError(f"{run_dir} has no whole checkpoint")
+    return records
 
 
 def watch(run_dir: Path, plan: Plan, *, parent: int | None = None) -> None:
@@ -196,13 +201,16 @@ def _is_complete(run_dir: Path, done: set[str]) -> bool:
 
 
 def _still_there(target: Target, plan: Plan) -> Record | None:
-    """None for a checkpoint that the run's retention has deleted in the meantime."""
+    """None for a checkpoint that is damaged, or that the run's retention has deleted in the meantime."""
     try:
         return diagnose(target, plan)
     except (RunError, OSError, ValueError) as error:
-        if (Path(target.source) / manifest.NAME).is_file():
+        if not (Path(target.source) / manifest.NAME).is_file():
+            plan.say(f"{target.name}: deleted while it was being measured ({type(error).__name__})")
+        elif isinstance(error, manifest.DamagedError):
+            plan.say(f"passing over a checkpoint: {error}")
+        else:
             raise
-        plan.say(f"{target.name}: deleted while it was being measured ({type(error).__name__})")
         return None
 
 

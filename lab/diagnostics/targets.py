@@ -64,7 +64,7 @@ class Target:
         about: dict[str, Any] = {"source": self.source, "name": self.name}
         if self.run_dir is not None:
             found = manifest.read(folder)
-            return about | {"digest": digest_of(found), "step": found.step, "tokens": found.tokens}
+            return about | {"digest": found.model_digest(), "step": found.step, "tokens": found.tokens}
         if not folder.is_dir():
             return about | {"digest": str(getattr(model.config, "_commit_hash", None))}
         digest = xxhash.xxh3_128()
@@ -74,15 +74,6 @@ class Target:
         for path in paths:
             digest.update(f"{path.name} {file_hash(path)}".encode())
         return about | {"digest": digest.hexdigest()}
-
-
-def digest_of(found: manifest.Manifest) -> str:
-    """Of a checkpoint of ours, from the hashes of its model files in its manifest."""
-    digest = xxhash.xxh3_128()
-    for name, file in sorted(found.files.items()):
-        if "/" not in name and name.endswith((".safetensors", "config.json")) and "generation" not in name:
-            digest.update(f"{name} {file['xxh3_128']}".encode())
-    return digest.hexdigest()
 
 
 def is_run(path: str) -> bool:

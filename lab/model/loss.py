@@ -22,6 +22,12 @@ def token_loss_sum(logits: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")
 
 
+def token_losses(logits: Tensor, targets: Tensor) -> Tensor:
+    """-log p(target) in nats of each target (B, T), 0 where it is IGNORED; logits (B, T, V), in float32."""
+    losses = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none")
+    return losses.view_as(targets)
+
+
 def count_targets(targets: Tensor) -> int:
     """How many targets are predicted."""
     return int((targets != IGNORED).sum())
@@ -59,7 +65,9 @@ class Objective:
         names = layer_names(config.num_hidden_layers)
         self._layers = [names[layer] for layer in sorted({int(match[1]) for match in found if match})]
 
-    def __call__(self, model: nn.Module, inputs: Mapping[str, Tensor], targets: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, model: nn.Module, inputs: Mapping[str, Tensor], targets: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """One micro-batch.
 
         Args:
@@ -68,19 +76,20 @@ class Objective:
             targets: `(B, T)`, or IGNORED.
 
         Returns:
-            What to go back from, a sum over targets; and what is summed over micro-batches and processes for
-            `figures`.
+            What to go back from, a sum over targets; what is summed over micro-batches and processes for `figures`;
+            and the logits (B, T, V).
         """
         if not self._layers:
-            loss = self._token_loss_sum(model(**inputs, use_cache=False).logits, targets)
-            return loss, loss.detach()[None]
+            logits = model(**inputs, use_cache=False).logits
+            loss = self._token_loss_sum(logits, targets)
+            return loss, loss.detach()[None], logits
         output = model(**inputs, use_cache=False, output_router_logits=True)
         loss = self._token_loss_sum(output.logits, targets)
         auxiliary = output.aux_loss * (targets != IGNORED).sum()
         with torch.no_grad():
             load = torch.stack([self._load(logits) for logits in output.router_logits])
             sums = torch.cat([loss[None], auxiliary[None], load.flatten()])
-        return loss + self._coefficient * auxiliary, sums
+        return loss + self._coefficient * auxiliary, sums, output.logits
 
     def _load(self, router_logits: Tensor) -> Tensor:
         """How many of the tokens go to each expert; router_logits (B T, E)."""

@@ -16,11 +16,12 @@ CONFIDENCE = 0.95
 ROUNDING = 1e-12
 """Figures that are relatively closer differ by the order of their sums only."""
 SEED = "train.seed"
-_NO_MATTER = ("run_dir", "resume", "log.", "checkpoint.", "data.workers", "data.cache_dir")
+_NO_MATTER = ("run_dir", "resume", "log.", "checkpoint.", "data.workers", "data.cache_dir", "data.heldout_blocks")
 """Settings that say where and how often things are written; they change nothing that is computed."""
 
 FINAL = {
     "eval/loss": ("held-out loss", "nats/token"),
+    "eval/loss_se": ("its standard error over documents", "nats/token"),
     "eval/bits_per_byte": ("held-out bits", "bits/byte"),
     "train/loss": ("training loss", "nats/token"),
     "train/grad_norm": ("gradient norm", "nats/token"),

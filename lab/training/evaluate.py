@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
@@ -13,8 +14,9 @@ from torch import Tensor, nn
 import normalization
 from lab.data import Corpus
 from lab.data.packing import IGNORED
-from lab.model.loss import count_targets, token_loss_sum
-from lab.parallel.collectives import all_sum
+from lab.diagnostics.engine.block_sums import BlockSums
+from lab.model.loss import token_losses
+from lab.parallel.collectives import all_sum, sum_over_ranks
 from lab.parallel.heartbeat import Heartbeat
 from lab.parallel.places import layer_names
 
@@ -29,57 +31,69 @@ def evaluate(
     heartbeat: Heartbeat,
     *,
     micro_batch: int,
-    blocks: int | None,
+    blocks: int,
 ) -> dict[str, float]:
     """Evaluate on the first `blocks` held-out blocks.
 
     Returns:
         `eval/loss` in nats per token: total loss divided by total predicted tokens, over all ranks and batches;
+        `eval/loss_se`: its standard error, with documents as the independent units (`BlockSums`, a document in place
+        of a block); left out where there is one document;
         `eval/perplexity`: exp(loss);
-        `eval/bits_per_byte`: loss / ln 2 x tokens per UTF-8 byte of the held-out documents, so that tokenizers
-        compare;
+        `eval/bits_per_byte`: total loss / ln 2, divided by the UTF-8 bytes of the text that was predicted, so that
+        tokenizers compare;
         `variance/layer_LL`: variance over the features of layer l's output, mean over tokens.
     """
     was_training = model.training
     model.eval()
-    total, count = 0.0, 0
+    document_of = corpus.heldout_documents(blocks)
+    documents = BlockSums(int(document_of[-1]) + 1, (), torch.device("cpu"))
+    predicted_bytes = 0
     with torch.no_grad():
-        for batch in _batches(corpus, accelerator, micro_batch, blocks):
+        for indices, batch in _batches(corpus, accelerator, micro_batch, blocks):
             heartbeat.at("evaluating")
             targets = batch.pop("targets")
-            total += float(token_loss_sum(model(**batch, use_cache=False).logits, targets))
-            count += count_targets(targets)
+            losses = token_losses(model(**batch, use_cache=False).logits, targets)
+            predicted = (targets != IGNORED).cpu()
+            places = corpus.heldout.places(indices)[:, 1:][predicted.numpy()]
+            of = torch.from_numpy(document_of[places])
+            documents.sums.index_add_(0, of, losses.cpu()[predicted].double())
+            documents.counts.index_add_(0, of, torch.ones(len(of), dtype=torch.float64))
+            predicted_bytes += int(corpus.heldout_bytes[places].sum())
         heartbeat.at("measuring the layers' variances")
         variances = layer_variances(model, corpus, accelerator, micro_batch=micro_batch)
     model.train(was_training)
-    total_loss, targets_predicted = all_sum(accelerator, [total, count])
-    loss = total_loss / targets_predicted
+    all_bytes = all_sum(accelerator, [predicted_bytes])[0]
+    if accelerator.num_processes > 1:
+        for sums in (documents.sums, documents.counts):
+            sums.copy_(sum_over_ranks(sums.to(accelerator.device)))
+    loss, error = float(documents.mean()), float(documents.error())
     return {
         "eval/loss": loss,
+        **({} if math.isnan(error) else {"eval/loss_se": error}),
         "eval/perplexity": math.exp(min(loss, 700.0)),
-        "eval/bits_per_byte": loss / math.log(2) * corpus.heldout_tokens_per_byte,
+        "eval/bits_per_byte": float(documents.sums.sum()) / math.log(2) / all_bytes if all_bytes else math.nan,
         **variances,
     }
 
 
 def _batches(
-    corpus: Corpus, accelerator: Accelerator, micro_batch: int, blocks: int | None
-) -> Iterator[dict[str, Tensor]]:
-    """This rank's batches; every rank gets as many, the last ones filled up with blocks that predict nothing."""
-    total = len(corpus.heldout) if blocks is None else min(blocks, len(corpus.heldout))
-    stride = micro_batch * accelerator.num_processes
-    for start in range(0, total, stride):
+    corpus: Corpus, accelerator: Accelerator, micro_batch: int, blocks: int
+) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:
+    """This rank's blocks and their batches; every rank gets as many, the last ones filled up with blocks that predict
+    nothing."""
+    for start in range(0, blocks, micro_batch * accelerator.num_processes):
         first = start + accelerator.process_index * micro_batch
-        rows = [corpus.heldout[min(index, total - 1)] for index in range(first, first + micro_batch)]
-        batch = {key: torch.stack([row[key] for row in rows]).to(accelerator.device) for key in rows[0]}
-        batch["targets"][max(0, total - first) :] = IGNORED
-        yield batch
+        indices = np.minimum(np.arange(first, first + micro_batch), blocks - 1)
+        batch = {key: tensor.to(accelerator.device) for key, tensor in corpus.heldout.batch(indices).items()}
+        batch["targets"][max(0, blocks - first) :] = IGNORED
+        yield indices, batch
 
 
 def layer_variances(
     model: nn.Module, corpus: Corpus, accelerator: Accelerator, *, micro_batch: int
 ) -> dict[str, float]:
-    """`variance/layer_LL` over the first held-out blocks: the residual stream, before the final norm."""
+    """`variance/layer_LL` over the tokens of the first held-out blocks: the residual stream, before the final norm."""
     layers = normalization.decoder_layers(accelerator.unwrap_model(model))
     sums = torch.zeros(len(layers), device=accelerator.device)
     tokens = 0
@@ -87,7 +101,7 @@ def layer_variances(
     def record(index: int) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             stream = output[0] if isinstance(output, tuple) else output
-            sums[index] += stream.detach().float().var(dim=-1, correction=0).sum()
+            sums[index] += stream.detach().float().var(dim=-1, correction=0)[real].sum()
 
         return hook
 
@@ -97,11 +111,13 @@ def layer_variances(
         # Hooks that come after compilation are not seen by compiled code.
         with torch.no_grad(), torch.compiler.set_stance("force_eager"):
             for start in range(0, total, micro_batch):
-                rows = [corpus.heldout[index] for index in range(start, min(start + micro_batch, total))]
-                batch = {key: torch.stack([row[key] for row in rows]) for key in rows[0] if key != "targets"}
-                batch = {key: value.to(accelerator.device) for key, value in batch.items()}
+                indices = np.arange(start, min(start + micro_batch, total))
+                batch = {key: tensor.to(accelerator.device) for key, tensor in corpus.heldout.batch(indices).items()}
+                del batch["targets"]
+                is_text = corpus.heldout.places(indices)[:, :-1] < len(corpus.heldout.tokens)
+                real = torch.from_numpy(is_text).to(accelerator.device)  # what fills up the last block is none
                 model(**batch, use_cache=False, logits_to_keep=1)
-                tokens += batch["input_ids"].numel()
+                tokens += int(is_text.sum())
     finally:
         for handle in handles:
             handle.remove()

@@ -57,6 +57,8 @@ def test_a_recipe_is_the_published_run(size, scheme):
     assert settings.train.precision == "bf16" and settings.model.vocab_size == 32_000
     assert (settings.data.source, settings.data.subset, settings.data.tokenizer) == (("allenai/c4",), "en", "t5-base")
     assert 512 % (settings.train.micro_batch * 16) == 0, "two nodes of 8 GPUs divide the batch"
+    assert settings.data.readers % 16 == 0, "and read every file once"
+    assert 1e7 < settings.eval.blocks * 256 <= settings.data.heldout_blocks * 256
 
 
 @pytest.mark.parametrize("size", PUBLISHED)

@@ -20,6 +20,7 @@ import jinja2
 from markupsafe import Markup
 
 from evaluators.running.judged import read_run
+from evaluators.showing.figures import BASELINES, breakdowns, ceiling_text, number, samples_text
 from evaluators.statistics.by_role import RoleCounts
 from evaluators.statistics.figures import score
 
@@ -47,7 +48,7 @@ class Samples:
                 "human": record["human"],
                 "winner": record["verdict"]["winner"],
                 "margin": record["verdict"]["margin"],
-                "query": record["query"][:120],
+                "query": (record["query"] if record["query"].strip() else record["response1"].lstrip())[:120],
             }
         )
         kept = {name: record[name] for name in _KEPT}
@@ -103,11 +104,14 @@ def render(name: str, found: Mapping[str, Any], samples: Samples, settings: str)
     script = (here / "report.js").read_text(encoding="utf-8")
     # In Jinja2, autoescape leaves what is not marked safe escaped; the script and the JSON below are ours.
     page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    page.filters["number"] = _number
-    page.filters["percent"] = lambda value: "" if value is None else f"{100 * value:.4g}%"
+    page.filters["number"] = number
     return page.from_string((here / "report.html.j2").read_text(encoding="utf-8")).render(
         name=name,
         found=found,
+        samples=samples_text(found),
+        baselines=BASELINES,
+        ceiling=ceiling_text(found),
+        breakdowns=breakdowns(found),
         settings=settings,
         script=Markup(script),
         digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -121,7 +125,3 @@ def _data(value: Mapping[str, Any]) -> str:
     """JSON that cannot end the script element that it stands in."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    return "not defined" if value is None else f"{value:.{digits}f}"

@@ -15,6 +15,11 @@ function element(tag, text, ...children) {
   return made;
 }
 
+// A text as it stands, or in its place what it means that it has no sign.
+function written(text, absent) {
+  return text.trim() ? element("pre", text) : element("p", `(${absent})`);
+}
+
 async function network(at) {
   const number = Math.floor(at / block);
   if (!unpacked.has(number)) {
@@ -111,11 +116,11 @@ async function show(at) {
       (sample.verdict.scores ? `, ${sample.verdict.scores.map((score) => score.toFixed(2)).join(" : ")}` : "") +
       (sample.verdict.reason ? `; ${sample.verdict.reason}` : "")),
     ...sample.suspicious.map((sign) => element("p", `suspicious: ${sign}`)),
-    element("h4", "Query"), element("pre", sample.query)];
+    element("h4", "Query"), written(sample.query, "none: each response is a whole dialogue")];
   if (sample.reference !== null) parts.push(element("h4", "Reference"), element("pre", sample.reference));
   const pair = element("div", null,
-    element("div", null, element("h4", "Response 1"), element("pre", sample.response1)),
-    element("div", null, element("h4", "Response 2"), element("pre", sample.response2)));
+    element("div", null, element("h4", "Response 1"), written(sample.response1, "blank")),
+    element("div", null, element("h4", "Response 2"), written(sample.response2, "blank")));
   pair.className = "pair";
   parts.push(pair, element("h4", "Roles"));
   parts.push(element("ol", null, ...sample.roles.map((role) => element("li", role.focus ? `${role.name}: ${role.focus}` : role.name))));

@@ -17,7 +17,16 @@ class _Zero(Sharding):
 
     def __init__(self, engine: Any, stage: int) -> None:
         self.name = f"zero{stage}"
-        self._optimizer = engine.optimizer
+        self._engine, self._optimizer = engine, engine.optimizer
+
+    def backward(self, loss: Tensor, *, is_last: bool) -> None:
+        # Accelerate's own call would go on to the update, and clear the gradients before anyone has seen them.
+        self._engine.backward(loss, scale_wrt_gas=False)
+        if not is_last:
+            self._engine.step()  # no update yet: it counts the micro-batch
+
+    def update(self, clip: float | None, gradient_norm: float) -> None:
+        self._engine.step()  # clips as its configuration says, which is the run's
 
     @property
     @abstractmethod

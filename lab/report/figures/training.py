@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from lab.report.compare import Group, interval
-from lab.report.drawing import Map, line, line_drawing, map_drawing
+from lab.report.drawing import line, line_drawing
 from lab.report.registry import Context, Drawing, figure
 
 POINTS = 1000
 """A longer curve is drawn with the smallest and the largest value of each of half as many stretches: spikes stay."""
-COLUMNS = 200
-"""A longer heat map is drawn with every k-th measurement."""
+NORMAL_95 = 1.96
+"""Half of a 95 % interval in standard errors."""
 
 
 def thinned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -29,7 +29,8 @@ def thinned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _curve(group: Group, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Steps, values, and half of the 95 % interval over seeds at the steps that all runs have."""
+    """Steps, values, and half of the 95 % interval at the steps that all runs have: over seeds, or of one run by the
+    standard error that it wrote beside the metric."""
     series = [dict(zip(*run.series(name), strict=True)) for run in group.runs]
     series = [values for values in series if values]
     if not series:
@@ -37,12 +38,16 @@ def _curve(group: Group, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray 
     common = sorted(set.intersection(*(set(values) for values in series)))
     steps = np.array(common)
     if len(series) == 1:
-        return steps, np.array([series[0][step] for step in common]), None
+        errors = {step: error for run in group.runs for step, error in zip(*run.series(f"{name}_se"), strict=True)}
+        spread = np.array([NORMAL_95 * errors.get(step, np.nan) for step in common]) if errors else None
+        return steps, np.array([series[0][step] for step in common]), spread
     found = [interval([values[step] for values in series]) for step in common]
     return steps, np.array([one.mean for one in found]), np.array([one.half_width for one in found], dtype=np.float64)
 
 
-def _curves(context: Context, name: str, unit: str, *, logarithmic: bool = False) -> Drawing | None:
+def curves(context: Context, name: str, unit: str, *, logarithmic: bool = False) -> Drawing | None:
+    """A metric over steps, a line for each group."""
+
     def traces(step: int | None) -> list[dict[str, Any]]:
         found = []
         for number, group in enumerate(context.groups):
@@ -57,33 +62,6 @@ def _curves(context: Context, name: str, unit: str, *, logarithmic: bool = False
     return line_drawing(context, traces, axis="step", unit=unit, logarithmic=logarithmic, once=True)
 
 
-def _layers(context: Context, prefix: str, unit: str) -> Drawing | None:
-    """log10 of a metric by layer over steps, the mean of log10 over the runs of a group."""
-
-    def one(group: Group) -> Map | None:
-        names = sorted(
-            {name for run in group.runs for entry in run.metrics for name in entry if name.startswith(prefix)}
-        )
-        if not names:
-            return None
-        runs = [[dict(zip(*run.series(name), strict=True)) for name in names] for run in group.runs]
-        runs = [layers for layers in runs if all(layers)]
-        if not runs:
-            return None
-        steps = sorted(set.intersection(*(set(layer) for layers in runs for layer in layers)))
-        steps = steps[:: -(-len(steps) // COLUMNS)] if steps else steps
-        values = np.array([[[layer[step] for step in steps] for layer in layers] for layers in runs])
-        with np.errstate(divide="ignore", invalid="ignore"):
-            logs = np.log10(values).mean(0)
-        logs = np.where(np.isfinite(logs), logs, np.nan)
-        return group.label, steps, [int(name.removeprefix(prefix)) for name in names], logs
-
-    def maps(step: int | None) -> list[Map | None]:
-        return [one(group) for group in context.groups]
-
-    return map_drawing(context, maps, across="step", down="layer", unit=f"log10 {unit}", once=True)
-
-
 @figure(
     "loss",
     section="Training",
@@ -95,7 +73,7 @@ def _layers(context: Context, prefix: str, unit: str) -> Drawing | None:
 )
 def loss(context: Context) -> Drawing | None:
     """Training loss over steps."""
-    return _curves(context, "train/loss", "nats/token")
+    return curves(context, "train/loss", "nats/token")
 
 
 @figure(
@@ -104,12 +82,13 @@ def loss(context: Context) -> Drawing | None:
     title="Held-out loss",
     shows="Loss on text that is not trained on. Look for a curve that turns up while the training loss falls.",
     unit="nats/token",
-    definition="Cross-entropy over all targets of the held-out blocks, divided by their number.",
-    source="metrics.jsonl, eval/loss",
+    definition="Cross-entropy over all targets of the held-out blocks, divided by their number. Bars: 95 % interval "
+    "over seeds; of a single run over held-out documents (1.96 standard errors).",
+    source="metrics.jsonl, eval/loss and eval/loss_se",
 )
 def heldout_loss(context: Context) -> Drawing | None:
     """Held-out loss over steps."""
-    return _curves(context, "eval/loss", "nats/token")
+    return curves(context, "eval/loss", "nats/token")
 
 
 @figure(
@@ -123,7 +102,7 @@ def heldout_loss(context: Context) -> Drawing | None:
 )
 def grad_norm(context: Context) -> Drawing | None:
     """Gradient norm over steps."""
-    return _curves(context, "train/grad_norm", "nats/token", logarithmic=True)
+    return curves(context, "train/grad_norm", "nats/token", logarithmic=True)
 
 
 @figure(
@@ -137,7 +116,7 @@ def grad_norm(context: Context) -> Drawing | None:
 )
 def learning_rate(context: Context) -> Drawing | None:
     """Learning rate over steps."""
-    return _curves(context, "train/lr", "learning rate")
+    return curves(context, "train/lr", "learning rate")
 
 
 @figure(
@@ -151,32 +130,4 @@ def learning_rate(context: Context) -> Drawing | None:
 )
 def throughput(context: Context) -> Drawing | None:
     """Throughput over steps."""
-    return _curves(context, "train/tokens_per_second", "tokens/s")
-
-
-@figure(
-    "layer_gradients",
-    section="Training",
-    title="Gradient norm by layer",
-    shows="Who learns. Look for layers that stay dark: deep ones under Pre-LN, early ones under Post-LN.",
-    unit="log10 nats/token",
-    definition="log10 of the L2 norm, over a layer's parameters, of the gradient before clipping.",
-    source="metrics.jsonl, grad_norm/layer_*; arXiv:2412.13795",
-)
-def layer_gradients(context: Context) -> Drawing | None:
-    """Gradient norm by layer and step."""
-    return _layers(context, "grad_norm/layer_", "nats/token")
-
-
-@figure(
-    "update_ratio",
-    section="Training",
-    title="Update ratio by layer",
-    shows="How much a step changes each layer. Look for layers that move far less, or far more, than the others.",
-    unit="log10 of a ratio",
-    definition="log10 of the L2 norm of the step's update of a layer, divided by the L2 norm of its weights.",
-    source="metrics.jsonl, update_ratio/layer_*",
-)
-def update_ratio(context: Context) -> Drawing | None:
-    """Update ratio by layer and step."""
-    return _layers(context, "update_ratio/layer_", "ratio")
+    return curves(context, "train/tokens_per_second", "tokens/s")

@@ -85,16 +85,14 @@ def test_retry_after_is_a_rest_for_all_calls(judge, server, tmp_path):
     assert min(later - server.times[0] for later in server.times[1:]) >= 1
 
 
-def test_a_longer_wait_than_is_bearable_is_a_failure_with_its_reason(judge, server, tmp_path):
+def test_a_longer_wait_than_is_bearable_stops_the_run_and_costs_no_review(judge, server, tmp_path):
     server.faults = {0: {"status": 429, "headers": {"Retry-After": "86400"}}}
-    done = judge(*flags(server, write_pairs(tmp_path / "p.jsonl", 1), "out", "--preset", "single"))
-    assert done.returncode == 0 and "unscored 1" in done.stdout and "HTTP 429" in done.stdout
-    record = records(tmp_path / "out")[0]
-    assert record["verdict"]["winner"] is None and record["verdict"]["margin"] is None
-    # The failure was not cached: asked again, the sample is scored, and has one record.
+    words = flags(server, write_pairs(tmp_path / "p.jsonl", 1), "out", "--preset", "single")
+    done = judge(*words)
+    assert done.returncode == 1 and "asks to wait 86,400 s" in done.stderr and "the same command goes on" in done.stderr
+    assert records(tmp_path / "out") == []
     server.faults = {}
-    again = judge(*flags(server, tmp_path / "p.jsonl", "out", "--preset", "single", "--retry-unscored"))
-    assert again.returncode == 0
+    assert judge(*words).returncode == 0
     assert [record["verdict"]["winner"] for record in records(tmp_path / "out")] == [1]
 
 
@@ -114,7 +112,6 @@ def test_usage_that_cannot_be_true_is_estimated_and_marked(judge, server, tmp_pa
         ({"status": 403}, "refuses the key"),
         ({"status": 404, "message": "the model `m` does not exist"}, "check the model's name"),
         ({"status": 429, "code": "insufficient_quota", "message": "insufficient_quota"}, "no money left"),
-        ({"status": 400, "message": "Unsupported value: 'temperature'"}, "--temperatures None"),
     ],
 )
 def test_what_no_retry_can_mend_stops_at_once(judge, server, pairs, tmp_path, fault, told):

@@ -58,6 +58,9 @@ def test_pandalm_takes_the_majority(tmp_path: Path) -> None:
     # The published file has the bare word NaN where a sample has no input, or a system said nothing.
     empty = rows[0] | {"input": float("nan"), "response1": float("nan")}
     (pair,) = load(_write(tmp_path / "nan.json", [empty]), "pandalm")
+    # Of six responses, pandas made the bare word true.
+    (said,) = load(_write(tmp_path / "true.json", [rows[0] | {"response1": True, "response2": False}]), "pandalm")
+    assert (said.response1, said.response2) == ("True", "False")
     assert (tmp_path / "nan.json").read_text().count(": NaN") == 2
     assert (pair.query, pair.response1, pair.response2) == ("Add.", "", "3")
     with pytest.raises(RunError, match="line 1: has no field 'annotator1'"):

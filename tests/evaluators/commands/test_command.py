@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -164,3 +166,16 @@ def test_two_processes_cannot_judge_into_one_folder(judge, tmp_path):
     with FileLock(tmp_path / "out" / ".lock"):
         done = judge("run", "--data", write_pairs(tmp_path / "p.jsonl", 1), *SIMULATED, "--out", "out")
     assert done.returncode == 1 and "another process is judging into it" in done.stderr
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(judge, environment, tmp_path):
+    pairs = write_pairs(tmp_path / "p.jsonl", 3000)
+    flags = ("--preset", "single", "--out", "out")
+    assert judge("run", "--data", pairs, *SIMULATED, *flags).returncode == 0
+    command = [sys.executable, "-m", "lab.cli", "judge", "show", "--out", str(tmp_path / "out")]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline().startswith(b"s")
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141

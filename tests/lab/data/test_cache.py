@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.data import DataConfig, DataError, load_tokenizer, prepare
+from lab.data import DataConfig, DataError, cache, load_tokenizer, prepare
 from lab.data.cache import build_once
 
 BUILDER = """
@@ -148,4 +148,86 @@ def test_the_key_follows_the_contents(tmp_path: Path) -> None:
     assert digest(lines.replace("number 7\n", "number 8\n")) != first
     assert digest(lines, heldout_fraction=0.2) != first
     meta = next((tmp_path / "c" / "tokens").glob("*/meta.json"))
-    assert set(json.loads(meta.read_text())["files"]) == {"train.npy", "heldout.npy"}
+    assert set(json.loads(meta.read_text())["files"]) == {"train.npy", "heldout.npy", "heldout_bytes.npy"}
+
+
+UNLOCKED_BUILDER = """
+import socket, sys, time
+from pathlib import Path
+import filelock
+import numpy as np
+filelock.FileLock.acquire = filelock.FileLock.release = lambda self, *args, **named: None  # locks do not reach
+from lab.data.cache import build_once
+root, me, other, hosts = Path(sys.argv[1]), *sys.argv[2:]
+if hosts == "two":
+    socket.gethostname = lambda: me
+def meet(point):
+    (root / f"{me}.{point}").touch()
+    while not (root / f"{other}.{point}").exists():
+        time.sleep(0.01)
+def build(into):
+    np.save(into / "part.npy", np.arange(1000))
+    meet("built")
+    if me == "late":
+        while not (root / "early.mapped").exists():
+            time.sleep(0.01)
+    return {"by": me}
+content = build_once(root / "cache" / "key", build)
+mapped = np.load(root / "cache" / "key" / "part.npy", mmap_mode="r")
+status = (root / "cache" / "key" / "part.npy").stat()
+meet("mapped")
+if me == "early":
+    while not (root / "late.done").exists():
+        time.sleep(0.01)
+    now = (root / "cache" / "key" / "part.npy").stat()
+    assert (now.st_ino, now.st_nlink) == (status.st_ino, 1), "torn away"
+    assert int(mapped.sum()) == 499500
+(root / f"{me}.done").touch()
+print(content["by"])
+"""
+
+
+@pytest.mark.parametrize("hosts", ["one", "two"])
+def test_where_locks_do_not_reach_the_later_builder_takes_the_earlier_ones(tmp_path: Path, hosts: str) -> None:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", UNLOCKED_BUILDER, str(tmp_path), me, other, hosts],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for me, other in (("early", "late"), ("late", "early"))
+    ]
+    assert [process.communicate(timeout=60)[0].strip() for process in processes] == ["early", "early"]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert [path.name for path in (tmp_path / "cache").iterdir() if path.name != "key.lock"] == ["key"]
+
+
+def test_a_whole_folder_that_came_meanwhile_is_not_moved_for_a_damaged_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder is found damaged, and another process mends it before this one moves it aside."""
+    key = tmp_path / "key"
+
+    def build(into: Path) -> dict[str, str]:
+        (into / "part").write_text("whole")
+        return {"by": into.name}
+
+    build_once(key, build)
+    (key / "part").write_text("WHOLE")
+    read, looks = cache._read, []
+
+    def read_then_mend(directory: Path) -> dict[str, str] | None:
+        found = read(directory)
+        looks.append(found)
+        if len(looks) == 3:  # after building, before moving aside
+            key.rename(tmp_path / "gone")
+            other = tmp_path / "other"
+            monkeypatch.setattr(cache, "_read", read)
+            build_once(other, lambda into: build(into) | {"by": "other"})
+            other.rename(key)
+            monkeypatch.setattr(cache, "_read", read_then_mend)
+        return found
+
+    monkeypatch.setattr(cache, "_read", read_then_mend)
+    assert build_once(key, build) == {"by": "other"}
+    assert (key / "part").stat().st_nlink == 1

@@ -103,10 +103,27 @@ def test_resume_is_exact_on_any_number_of_ranks(folder: Path, workers: int) -> N
     state = json.loads(json.dumps(whole.state_dict()))
     assert state["sequences"] == 20
     expected = rows(whole, 6)
-    assert rows(made.batches(rank=0, world_size=1, micro_batch=4, state=state), 6) == expected
+    assert rows(made.batches(rank=0, world_size=1, micro_batch=4, states=[state]), 6) == expected
     assert rows(made.batches(rank=0, world_size=1, micro_batch=4, start_sequences=20), 6) == expected
-    two = [made.batches(rank=rank, world_size=2, micro_batch=2, start_sequences=20, state=state) for rank in range(2)]
+    two = [
+        made.batches(rank=rank, world_size=2, micro_batch=2, start_sequences=20, states=[state]) for rank in range(2)
+    ]
     assert [row for _ in range(6) for rank in two for row in rows(rank, 1)] == expected
+
+
+@pytest.mark.parametrize(("world_size", "micro_batch"), [(1, 4), (2, 1), (4, 1)])
+def test_a_budget_is_exact_to_the_token(folder: Path, world_size: int, micro_batch: int) -> None:
+    made = corpus(folder)
+    left = {"start_sequences": 8, "tokens": 4 * 16 + 16 + 5}
+    layout = {"world_size": world_size, "micro_batch": micro_batch}
+    ranks = [made.batches(rank=rank, **layout, **left) for rank in range(world_size)]
+    steps = 3 * 4 // world_size // micro_batch
+    found = [row for _ in range(steps) for rank in ranks for row in rows(rank, 1)]
+    whole = rows(made.batches(rank=0, world_size=1, micro_batch=4, start_sequences=8), 3)
+    assert [row[:16] for row in found] == [row[:16] for row in whole]
+    targets = [target for row in found for target in row[16:]]
+    assert targets[:85] == [target for row in whole for target in row[16:]][:85]
+    assert targets[85:] == [IGNORED] * (12 * 16 - 85)
 
 
 def test_a_position_in_other_data_is_refused(folder: Path) -> None:
@@ -117,10 +134,10 @@ def test_a_position_in_other_data_is_refused(folder: Path) -> None:
         ("--data.source", corpus(folder, heldout_fraction=0.1)),
     ):
         with pytest.raises(DataError, match=flag):
-            made.batches(rank=0, world_size=1, micro_batch=4, state=state)
+            made.batches(rank=0, world_size=1, micro_batch=4, states=[state])
     moved = state | {"sequences": 4}
-    with pytest.raises(DataError, match="start_sequences=8"):
-        corpus(folder).batches(rank=0, world_size=1, micro_batch=4, start_sequences=8, state=moved)
+    with pytest.raises(DataError, match=r"do not belong together: they are \[4, 8\] sequences"):
+        corpus(folder).batches(rank=0, world_size=1, micro_batch=4, start_sequences=8, states=[moved])
 
 
 def test_figures(folder: Path) -> None:
@@ -132,7 +149,8 @@ def test_figures(folder: Path) -> None:
     assert summary["documents"] == 180 == summary["train_documents"] + summary["heldout_documents"]
     # One token a byte, and the end token of each document.
     assert summary["heldout_tokens"] == summary["heldout_bytes"] + summary["heldout_documents"]
-    assert made.heldout_tokens_per_byte == summary["heldout_tokens"] / summary["heldout_bytes"]
+    assert len(made.heldout_bytes) == summary["heldout_tokens"]
+    assert made.heldout_bytes.sum() == summary["heldout_bytes"]
     targets = torch.stack([made.heldout[number]["targets"] for number in range(len(made.heldout))])
     assert (targets != IGNORED).sum() == summary["heldout_tokens"] - 1
     assert len(made.heldout) == summary["heldout_blocks"]

@@ -21,6 +21,7 @@ from lab.diagnostics import after_checkpoint, awaits, load, measure, measurement
 from lab.diagnostics.command import main
 from lab.diagnostics.engine import session
 from lab.errors import ConfigError, RunError
+from lab.training.optim import build_optimizer
 from lab.training.run import pretrain
 from tests.lab.checkpoint.test_checkpoint import write
 
@@ -56,15 +57,26 @@ def test_types_are_never_merged(settings, tmp_path, capsys):
 
 
 class NoFloat64(TorchDispatchMode):
-    """As Apple's GPUs: no tensor is made in float64."""
+    """As Apple's GPUs: the model's weights, and all that is computed from them until `.cpu()`, are never float64."""
 
-    allowed = False
+    def __init__(self) -> None:
+        super().__init__()
+        self.allowed = False
+        self._here: dict[int, torch.UntypedStorage] = {}  # held, so that none is taken for another
+
+    def take(self, tensor: torch.Tensor) -> None:
+        self._here[tensor.untyped_storage()._cdata] = tensor.untyped_storage()
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
-        made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
-        if not self.allowed and any(tensor.dtype == torch.float64 for tensor in made):
-            raise TypeError(f"Cannot convert a MPS Tensor to float64 dtype ({function})")
+        if self.allowed:
+            return result
+        given, made = ([leaf for leaf in tree_leaves(x) if isinstance(leaf, torch.Tensor)] for x in (args, result))
+        if any(tensor.untyped_storage()._cdata in self._here for tensor in given):
+            for tensor in made:
+                if tensor.dtype == torch.float64:
+                    raise TypeError(f"Cannot convert a MPS Tensor to float64 dtype ({function})")
+                self.take(tensor)
         return result
 
 
@@ -90,11 +102,26 @@ def test_a_run_on_a_device_without_float64_trains_evaluates_and_is_diagnosed(set
         trained.append(model)
         return real_after(model, *args, **options)
 
+    def brought_back(tensor):
+        device.allowed = True
+        copied = tensor.detach().clone()
+        device.allowed = False
+        return copied
+
+    def built(model, *args):
+        for parameter in model.parameters():
+            device.take(parameter)
+        return build_optimizer(model, *args)
+
+    monkeypatch.setattr(torch.Tensor, "cpu", brought_back)
+    monkeypatch.setattr("lab.training.learner.build_optimizer", built)
     monkeypatch.setattr("lab.training.loop.after_checkpoint", after)
     monkeypatch.setattr(runs, "measure", on_the_host)
     monkeypatch.setattr(runs, "has_float64", lambda device: False)
     with device:
         assert pretrain(settings("mac", **common))
+    with device, pytest.raises(TypeError, match="float64"):
+        next(trained[0].parameters()).double()
     ours = {parameter.data_ptr() for parameter in trained[0].parameters()}
     assert len(measured) == 1 and not ours & {parameter.data_ptr() for parameter in measured[0].parameters()}
     one, other = (load(tmp_path / name / "diagnostics/step-000003.json") for name in ("plain", "mac"))
@@ -122,15 +149,15 @@ def test_a_checkpoint_stays_until_the_process_beside_has_measured_it(tmp_path):
     watcher = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
         waiting = lambda folder: awaits(watcher, folder)  # noqa: E731
-        retain(tmp_path, keep, waiting)
+        retain(tmp_path, keep, awaited=waiting)
         assert all(folder.exists() for folder in folders)
         (tmp_path / "diagnostics").mkdir()
         (tmp_path / "diagnostics" / "step-000001.json").write_text("{}")
-        retain(tmp_path, keep, waiting)
+        retain(tmp_path, keep, awaited=waiting)
         assert [folder.exists() for folder in folders] == [False, True, True]
     finally:
         watcher.communicate(b"\n")
-    retain(tmp_path, keep, waiting)
+    retain(tmp_path, keep, awaited=waiting)
     assert [folder.exists() for folder in folders] == [False, False, True], "nobody waits any more"
 
 

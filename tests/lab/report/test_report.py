@@ -128,6 +128,23 @@ def test_seeds_are_pooled_and_other_differences_are_not(make_run: MakeRun) -> No
     assert traces[0]["error_y"]["array"] == pytest.approx(half, rel=1e-5)
 
 
+def test_a_single_runs_heldout_loss_has_the_standard_error_that_it_wrote(make_run: MakeRun) -> None:
+    folder = make_run("alone")
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for record in records:
+        if "eval/loss" in record:
+            record["eval/loss_se"] = record["step"] / 1000
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    content = gather([read(folder)])
+    panel = next(panel for panel in content.panels if panel.kind.name == "heldout_loss")
+    [trace] = panel.drawing.frames[-1].traces
+    assert trace["error_y"]["array"] == pytest.approx([1.96 * 0.01, 1.96 * 0.02])
+    [final] = [
+        found for found in compare.final_figures(compare.grouped([read(folder)])) if found.name == "eval/loss_se"
+    ]
+    assert final.values[0] is not None and final.values[0].mean == pytest.approx(0.02)
+
+
 def test_the_same_seed_twice_is_not_pooled(make_run: MakeRun) -> None:
     runs = read_all([str(make_run("a")), str(make_run("b"))])
     assert [len(group.runs) for group in compare.grouped(runs)] == [1, 1]
