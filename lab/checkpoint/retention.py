@@ -33,8 +33,15 @@ def expired(kept: Iterable[tuple[int, float | None]], config: CheckpointConfig) 
     return [step for step, _ in known if step not in stays]
 
 
-def retain(run_dir: Path, config: CheckpointConfig, say: Callable[[str], None] = lambda text: None) -> None:
-    """Delete the checkpoints that the retention rules let go; `say` is told of one that cannot be deleted."""
+def retain(
+    run_dir: Path,
+    config: CheckpointConfig,
+    say: Callable[[str], None] = lambda text: None,
+    *,
+    awaited: Callable[[Path], bool] = lambda folder: False,
+) -> None:
+    """Delete the checkpoints that the retention rules let go, but those that something else still waits to read;
+    `say` is told of one that cannot be deleted."""
     kept = []
     for step in all_steps(run_dir):
         try:
@@ -42,6 +49,8 @@ def retain(run_dir: Path, config: CheckpointConfig, say: Callable[[str], None] =
         except DamagedError:
             continue  # incomplete: not ours to count, and not to delete either
     for step in expired(kept, config):
+        if awaited(path_of(run_dir, step)):
+            continue
         try:
             remove(path_of(run_dir, step))
         except OSError as error:

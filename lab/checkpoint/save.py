@@ -48,6 +48,8 @@ class Saver:
         self._parameters = dict(model.named_parameters())
         self.last: Path | None = resume_from
         """The last whole checkpoint."""
+        self.awaited: Callable[[Path], bool] = lambda folder: False
+        """Whether something else still waits to read a checkpoint, so that it stays."""
 
     def save(
         self,
@@ -97,7 +99,7 @@ class Saver:
                 return self._give_up(folder, progress.step, failure, must_succeed=must_succeed)
         self.last = folder
         if accelerator.is_main_process:
-            retain(self._run_dir, self._run.checkpoint, self._console.warn)
+            retain(self._run_dir, self._run.checkpoint, self._console.warn, awaited=self.awaited)
         self._console.say(f"step {progress.step}: checkpoint {folder}")
         return None
 

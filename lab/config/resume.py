@@ -28,12 +28,15 @@ def differences(stored: RunConfig, wanted: RunConfig) -> list[str]:
         ConfigError: model, normalization, data or seed differ: that would be another run.
     """
     before, after = flat(dataclasses.asdict(stored)), flat(dataclasses.asdict(wanted))
-    changed = [name for name in after if before.get(name) != after[name]]
+    names = [*after, *(name for name in before if name not in after)]
+    changed = [name for name in names if before.get(name) != after.get(name)]
     told = []
     for name in changed:
         if name.split(".")[0] in _FREE_ON_RESUME or name in _FREE_FLAGS:
             continue
-        line = f"{name}: {before.get(name)} -> {after[name]}"
+        if name.startswith("parallel.") and stored.parallel.engine is None:
+            continue  # an older run's file does not say
+        line = f"{name}: {before.get(name)} -> {after.get(name)}"
         if name in _FIXED_ON_RESUME or name.split(".")[0] in _FIXED_ON_RESUME:
             flag = "--" + name.replace("_", "-")
             raise ConfigError(f"{flag}: cannot change when a run goes on ({line}); start a new --run-dir for it")

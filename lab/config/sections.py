@@ -5,6 +5,7 @@ Each field is a flag (`--optim.lr`) and a key of the YAML file (`optim: {lr: ...
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -187,9 +188,17 @@ class CheckpointConfig:
     """Also keep the one with the lowest held-out loss."""
     diagnose: Literal["no", "cheap", "beside"] = "no"
     """Diagnose each checkpoint. cheap: variance, angles, rank and attention, in the training process, which stops for
-    them; not with ZeRO-3 or FSDP2. beside: everything, by a process of its own that reads the checkpoints."""
+    them; not with ZeRO-3 or FSDP2. beside: everything, by a process of its own that reads the checkpoints; none is
+    deleted before it is measured, as long as that process lives."""
+    diagnose_device: str = "cpu"
+    """Device of the process beside, such as cuda:7: one that the run itself does not use, which must hold a model with
+    its gradients."""
 
     def __post_init__(self) -> None:
+        is_device = re.fullmatch(r"auto|[a-z]+(:\d+)?", self.diagnose_device) is not None
+        _check(
+            is_device, "checkpoint.diagnose-device", self.diagnose_device, "a device of torch, such as cpu or cuda:7"
+        )
         _check(self.every >= 0, "checkpoint.every", self.every, "at least 0")
         _check(
             self.keep_last is None or self.keep_last > 0,
@@ -238,6 +247,8 @@ class ParallelConfig:
     """Type in which gradients are summed over processes."""
     accumulate: str | None = None
     """Type in which gradients are summed over micro-batches."""
+    variables: dict[str, str] = field(default_factory=dict)
+    """Environment variables that were set and choose kernels or the order of sums, and so the last digits."""
 
 
 @dataclass(frozen=True)

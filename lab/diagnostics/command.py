@@ -129,6 +129,7 @@ def _diagnose(wanted: Diagnose) -> None:
 def _device(name: str) -> torch.device:
     import torch
 
+    from lab.diagnostics.engine.session import has_float64
     from lab.errors import ConfigError
 
     if name == "auto":
@@ -140,4 +141,6 @@ def _device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"--device {name}: {str(error).splitlines()[0]}") from error
+    if not has_float64(device):
+        raise ConfigError(f"--device {name}: has no float64, in which sums are kept; use cpu")
     return device

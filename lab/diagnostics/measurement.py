@@ -14,14 +14,14 @@ from transformers import PreTrainedModel
 from lab.diagnostics.base import Diagnostic, Experiment, Reading
 from lab.diagnostics.engine.probe import Probe
 from lab.diagnostics.engine.processes import Processes
-from lab.diagnostics.engine.session import Session, family, undisturbed, use_attention
+from lab.diagnostics.engine.session import Session, family, has_float64, undisturbed, use_attention
 from lab.diagnostics.engine.streams import recorder
 from lab.diagnostics.options import Options
 from lab.diagnostics.record import Record
 from lab.diagnostics.registry import chosen, get
 from lab.diagnostics.summary import summarize
 from lab.diagnostics.values import Figure
-from lab.errors import UserError
+from lab.errors import RunError, UserError
 
 Say = Callable[[str], None]
 
@@ -50,10 +50,12 @@ def measure(
         reason.
 
     Raises:
-        UserError: an unknown diagnostic or family, or a probe that does not fit the model.
+        UserError: an unknown diagnostic or family, a probe that does not fit the model, or a device without float64.
     """
     names = chosen(only)
     family(model)
+    if not has_float64(model.device):
+        raise RunError(f"the model is on {model.device}, which has no float64 for the sums; measure it on the CPU")
     probe.check(model.config)
     session = Session(model, probe, options or Options(), processes or Processes())
     run = _Measurement(session, say)

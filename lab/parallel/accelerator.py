@@ -99,6 +99,7 @@ def describe(accelerator: Accelerator, run: RunConfig) -> ParallelConfig:
         stream="fp32" if engine == "replicated" else precision,
         reduce="fp32",
         accumulate="fp32",
+        variables=launched.last_digits(),
     )
 
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
+
+import torch
 
 from lab.errors import ConfigError
 
@@ -50,8 +53,28 @@ _TOLD = {
     "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": (("1", "auto"), "--train.global-batch and --train.micro-batch"),
     "ACCELERATE_GRADIENT_CLIPPING": (("auto",), "--optim.clip"),
     "ACCELERATE_DYNAMO_BACKEND": (("no",), "--train.compile"),
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": (("0", "false"), "--train.precision"),
     "FSDP_ACTIVATION_CHECKPOINTING": (("false", "0"), "--train.activation-checkpointing"),
 }
+
+_ROUNDING = {
+    # variable -> the values that leave float32 what it is
+    "NVIDIA_TF32_OVERRIDE": ("0",),
+    "DNNL_DEFAULT_FPMATH_MODE": ("strict",),
+    "ONEDNN_DEFAULT_FPMATH_MODE": ("strict",),
+    "TORCHINDUCTOR_USE_FAST_MATH": ("0",),
+    "TORCHINDUCTOR_CPP_ENABLE_UNSAFE_MATH_OPT_FLAG": ("0",),
+    "XLA_USE_BF16": ("0", "false"),
+    "XLA_DOWNCAST_BF16": ("0", "false"),
+}
+_LAST_DIGITS = re.compile(
+    r"TORCHINDUCTOR_\w+|TORCHDYNAMO_\w+|TORCH_DYNAMO_\w+|TORCH_COMPILE_\w+|TORCH_(ALLOW_TF32|CUDNN|BLAS|LINALG)_\w+|"
+    r"TORCH_NCCL_\w*SUM\w*|PYTORCH_(JIT|NVFUSER|TUNABLEOP)\w*|NVIDIA_TF32_\w+|CUBLAS\w*|CUDNN_\w+|CUDA_LAUNCH_BLOCKING|"
+    r"(DNNL|ONEDNN|MKL|NVTE|TRITON|XLA|DS)_\w+|NCCL_(ALGO|PROTO|NVLS_ENABLE|COLLNET_ENABLE|GRAPH_MIXING_SUPPORT)|"
+    r"FLASH_ATTENTION_\w+|TRANSFORMERS_(SDPA|DISABLE_DEEPGEMM)_\w+|USE_HUB_KERNELS|DISABLE_KERNEL_MAPPING"
+)
+"""Variables that choose kernels, compilation or the order of sums: not refused, but a run's config says them."""
+_PLACES_OF_FILES = re.compile(r"\w*(CACHE|DIR|DEBUG|LOG|THREADS|TRACE|PROFILE|VERBOSE|ACCELERATOR)\w*")
 
 _DEEPSPEED_KEYS = frozenset(
     {
@@ -97,28 +120,45 @@ def engine() -> Literal["replicated", "deepspeed", "fsdp2"]:
     return "fsdp2"
 
 
+def last_digits() -> dict[str, str]:
+    """The variables that are set and choose kernels, compilation or the order of sums."""
+    return {
+        name: value
+        for name, value in sorted(os.environ.items())
+        if _LAST_DIGITS.fullmatch(name) and not _PLACES_OF_FILES.fullmatch(name)
+    }
+
+
 @contextmanager
 def only_places() -> Iterator[list[str]]:
     """Hide from the libraries what their variables would choose beside places; yields what was asked for in vain.
 
     Raises:
-        ConfigError: a way of sharing the model that this project does not train with.
+        ConfigError: a way of sharing the model that this project does not train with, or a variable that computes
+            float32 in a shorter type.
     """
     for name, what in _REFUSED.items():
         if says(name):
             raise ConfigError(f"{name}: training with {what} is not supported; choose a preset of `depthlab launch`")
+    for name, harmless in _ROUNDING.items():
+        if (value := os.environ.get(name)) and value.lower() not in harmless:
+            raise ConfigError(f"{name}={value}: computes in a shorter type than --train.precision says; unset it")
     hidden = {name: value for name, value in os.environ.items() if name.startswith(_PREFIXES) and name not in _PLACES}
     told = [
-        f"{name}={hidden[name]} is not read: {flag} decides"
+        f"{name}={value} is not read: {flag} decides"
         for name, (usual, flag) in _TOLD.items()
-        if name in hidden and hidden[name].lower() not in usual
+        if (value := os.environ.get(name)) and value.lower() not in usual
     ]
     for name in hidden:
         del os.environ[name]
+    # TORCH_ALLOW_TF32_CUBLAS_OVERRIDE has been read already, as torch was imported.
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
     try:
         yield told
     finally:
         os.environ.update(hidden)
+        torch.set_float32_matmul_precision(before)
 
 
 def deepspeed_settings(path: str) -> Mapping[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from lab.checkpoint.restore import restore
 from lab.checkpoint.save import Saver
 from lab.config.sections import RunConfig
 from lab.data import Corpus
-from lab.diagnostics import after_checkpoint, start_watcher
+from lab.diagnostics import after_checkpoint, awaits, start_watcher
 from lab.diagnostics.engine.probe_source import of_blocks
 from lab.errors import RunError, UserError
 from lab.model.flops import flops_per_token, peak_flops
@@ -126,7 +127,9 @@ class Trainer:
         self.stop_request = stop_request
         self.logbook.open()
         if self.run_config.checkpoint.diagnose == "beside" and self.process.accelerator.is_main_process:
-            start_watcher(Path(self.run_config.run_dir))
+            device = self.run_config.checkpoint.diagnose_device
+            watcher = start_watcher(Path(self.run_config.run_dir), "--device", device)
+            self.saver.awaited = partial(awaits, watcher)
         try:
             complete = self._loop(stop_request)
         except UserError:  # all ranks raise it; after other errors the process group cannot be left in order

@@ -18,6 +18,9 @@ from lab.errors import RunError
 from normalization.api import family_of
 from normalization.families import FAMILIES, Family
 
+WITHOUT_FLOAT64 = frozenset({"mps"})
+"""Types of devices."""
+
 
 def family(model: nn.Module) -> Family:
     """Where a model keeps its layers, from the one table of families.
@@ -39,6 +42,11 @@ def family(model: nn.Module) -> Family:
             f"normalization/families.py, which would name its decoder layers, their attention and MLP, the norms and "
             f"the weight matrices. Families: {', '.join(FAMILIES)}"
         ) from error
+
+
+def has_float64(device: torch.device) -> bool:
+    """Whether a device computes in float64, in which the diagnostics keep their sums: Apple's GPUs (MPS) do not."""
+    return device.type not in WITHOUT_FLOAT64
 
 
 @dataclass(frozen=True)

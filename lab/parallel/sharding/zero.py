@@ -60,7 +60,9 @@ class Zero12(_Zero):
 
     @property
     def _partitions(self) -> list[Tensor]:
-        return self._optimizer.single_partition_of_fp32_groups
+        # ZeRO-1 in bf16 has an optimizer of its own (BF16_Optimizer), which sums gradients in fp32 on every rank.
+        own = getattr(self._optimizer, "fp32_groups_flat_partition", None)
+        return self._optimizer.single_partition_of_fp32_groups if own is None else own
 
     def gradient(self, parameter: Any) -> Tensor:
         """The fragment of a reduced gradient that belongs to this rank's optimizer partition.

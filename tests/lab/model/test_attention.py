@@ -158,17 +158,17 @@ def test_a_run_with_isolated_documents_and_flash_attention_trains_and_evaluates_
 ):
     """The whole way of the data: micro-batches, evaluation, variances."""
     from lab.runfolder import metrics
-    from lab.training import loop
+    from lab.training import learner
 
     common = {"data__isolate_documents": True, "train__micro_batch": 2, "train__steps": 3}
     assert pretrain(settings("eager", model__attention="eager", **common))
-    prepare = loop.build_optimizer
+    prepare = learner.build_optimizer
 
     def as_on_a_gpu(model, *args):
         model.config._attn_implementation = "flash_attention_2"
         return prepare(model, *args)
 
-    monkeypatch.setattr(loop, "build_optimizer", as_on_a_gpu)
+    monkeypatch.setattr(learner, "build_optimizer", as_on_a_gpu)
     assert pretrain(settings("flash", model__attention="eager", **common))
     assert flash
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from deepspeed.utils import safe_get_full_grad
+from transformers import LlamaForCausalLM
 
 from lab.config.read import parse
 from lab.model.build import build_model
@@ -28,10 +29,6 @@ def main(out: str, *flags: str) -> None:
     rank = accelerator.process_index
     model = build_model(run, tokenizer_size=97, eos_token_id=None).train()
     names = [name for name, _ in model.named_parameters()]
-    with torch.no_grad():
-        alone = build_model(run, tokenizer_size=97, eos_token_id=None).train()
-        for parameter in alone.parameters():  # and no buffer
-            parameter.data = parameter.bfloat16()
     optimizer = build_optimizer(model, run.optim, accelerator.device)
     prepared, optimizer = accelerator.prepare(model, optimizer)
     sharding = sharding_of(accelerator, prepared, optimizer)
@@ -55,7 +52,10 @@ def main(out: str, *flags: str) -> None:
     }
     types = {str(sharding.weight(parameter).dtype) for parameter in model.parameters()}
 
-    # The same micro-batches in one process, each alone, with bf16 weights; ranks average.
+    # The same micro-batches in one process, each alone, with bf16 weights (and no bf16 buffer); ranks average.
+    alone = LlamaForCausalLM(model.config).train()
+    for mine, parameter in zip(alone.parameters(), model.parameters(), strict=True):
+        mine.data = sharding.whole(parameter).bfloat16()
     exact = {name: torch.zeros_like(gradient) for name, gradient in ours.items()}
     rounded = {name: torch.zeros_like(gradient, dtype=torch.bfloat16) for name, gradient in ours.items()}
     for micro in tokens:

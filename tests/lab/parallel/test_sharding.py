@@ -97,7 +97,7 @@ def test_a_run_goes_on_under_any_sharding_and_on_any_number_of_processes(setting
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", ["zero2", "zero3"])
+@pytest.mark.parametrize("preset", [pytest.param("zero1", marks=pytest.mark.slow), "zero2", "zero3"])
 def test_bf16_keeps_the_weights_that_the_optimizer_updates(flags, launch, tmp_path, preset):
     """DeepSpeed computes with a bf16 copy: a run that goes on must go on from the float32 weights, bit for bit."""
     common = {**COMMON, "train__precision": "bf16", "train__steps": 6, "optim__lr": 1e-4, "eval__every": 0}
