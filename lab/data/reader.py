@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
-from lab.data.documents import Document, Skipped, as_document
+from lab.data.documents import Document, Skipped
 from lab.data.encoder import Encoder
 from lab.data.errors import DataError
+from lab.data.hub import record_document
 
 if TYPE_CHECKING:
     import datasets
@@ -128,8 +129,10 @@ class Reader:
 
     def _texts(self, records: dict[str, list[Any]]) -> list[str]:
         skipped = Skipped()  # counted where the held-out documents are read; here they are only left out
-        values = records.get(self._reading.field, [])
-        documents = (as_document(value, skipped) for value in values)
+        columns = zip(*records.values(), strict=True)
+        documents = (
+            record_document(dict(zip(records, values, strict=True)), self._reading.field, skipped) for values in columns
+        )
         return [document.text for document in documents if document is not None and self._reading.keep(document)]
 
     def _encode(self, texts: list[str]) -> np.ndarray:
