@@ -10,6 +10,7 @@ from typing import Literal, get_args
 from lab.data.errors import DataError, did_you_mean
 
 TextUnit = Literal["file", "paragraph", "line"]
+BeginToken = Literal["auto", "yes", "no"]
 
 BYTE_ALPHABET = 256
 """Entries of a byte-level vocabulary before the end token and the first merge."""
@@ -38,6 +39,8 @@ class DataConfig:
     tokenizer: str = "bpe:4096"
     """`bpe:VOCAB`: byte-level BPE with VOCAB entries, trained on the training documents and cached; or the
     name or folder of a Hugging Face tokenizer."""
+    begin_token: BeginToken = "auto"
+    """Put the tokenizer's begin token before every document. auto: where the tokenizer does so by itself."""
     block_length: int = 256
     """Length of a training sequence, in tokens."""
     heldout_fraction: float = 0.05
@@ -74,6 +77,10 @@ class DataConfig:
             raise DataError(
                 f"--data.text-unit {self.text_unit!r}: must be one of "
                 f"{', '.join(choices)}{did_you_mean(self.text_unit, choices)}"
+            )
+        if self.begin_token not in get_args(BeginToken):
+            raise DataError(
+                f"--data.begin-token {self.begin_token!r}: must be one of {', '.join(get_args(BeginToken))}"
             )
         for flag, value, least in (
             ("block-length", self.block_length, 1),

@@ -54,7 +54,7 @@ def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
 def _reason_against(path: Path, folder: Path) -> str | None:
     name = path.name.lower()
     if name.startswith("."):
-        return "hidden"
+        return "hidden file or folder"
     if not path.is_file():
         return "link that leads nowhere" if path.is_symlink() else "no regular file"
     if kind_suffix(path) in UNREADABLE:

@@ -22,6 +22,7 @@ from lab.config.resume import differences, stored_config
 from lab.config.sections import RunConfig
 from lab.data import Corpus, load_tokenizer, prepare
 from lab.model.build import build_model, source_of
+from lab.model.ids import agree_on_ids
 from lab.parallel.accelerator import make_accelerator
 from lab.parallel.collectives import together
 from lab.parallel.heartbeat import Heartbeat
@@ -65,6 +66,7 @@ def pretrain(run: RunConfig) -> bool:
         for warning in caught:
             console.warn(str(warning.message))
         corpus.check_vocabulary(model.config.vocab_size)
+        agree_on_ids(model, tokenizer)
 
         heartbeat.at("sharing the model out")
         trainer = Trainer(run, model, corpus, tokenizer, accelerator, console, heartbeat, resume_from)
