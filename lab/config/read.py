@@ -7,12 +7,13 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import tyro
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from lab.config import words
 from lab.config.sections import RunConfig
 from lab.errors import ConfigError
 
@@ -87,7 +88,7 @@ def load(path: Path) -> RunConfig:
 
 def _content(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = words.read(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"--config {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -139,6 +140,7 @@ def _underscored(value: Any) -> Any:
 def _fields(content: Mapping[str, Any], kind: Any, path: Path, above: tuple[str, ...]) -> dict[str, Any]:
     """The content of a dataclass's section: known keys only, and one value where a list of one is meant."""
     fields = {field.name: field for field in dataclasses.fields(kind)}
+    types = get_type_hints(kind)
     section: dict[str, Any] = {}
     for key, value in content.items():
         name = ".".join((*above, key))
@@ -153,7 +155,8 @@ def _fields(content: Mapping[str, Any], kind: Any, path: Path, above: tuple[str,
             section[key] = _fields(value, nested, path, (*above, key))
         else:
             is_tuple = str(fields[key].type).startswith("tuple")
-            section[key] = (value,) if is_tuple and isinstance(value, str) else value
+            one_or_more = [value] if is_tuple and isinstance(value, str) else value
+            section[key] = words.meant(one_or_more, types[key])
     return section
 
 

@@ -35,6 +35,9 @@ class Diagnose:
     held-out blocks for a run, builtin for any other model."""
     text_field: Annotated[str, tyro.conf.arg(name="field")] = "text"
     """Field of a JSON Lines, Parquet or Hugging Face record of the probe that holds the text."""
+    begin_token: Literal["auto", "yes", "no"] = "auto"
+    """Begin token of the tokenizer before every document and block of text. auto: where the model was trained with
+    one, as its run, its tokenizer or its family says."""
     blocks: int | None = None
     """Blocks of the probe; as many as make about 4,096 tokens, and at least 8, if not given."""
     block_length: int | None = None
@@ -102,7 +105,7 @@ def _diagnose(wanted: Diagnose) -> None:
         wanted.probe,
         wanted.blocks,
         wanted.block_length,
-        {"field": wanted.text_field},
+        {"field": wanted.text_field, "begin": wanted.begin_token},
         wanted.out,
         wanted.again,
         wanted.dtype,

@@ -203,6 +203,7 @@ def load(path: str | Path) -> Record:
             {name.removeprefix("probe/"): array for name, array in arrays.items() if name.startswith("probe/")},
             content["probe"]["source"],
         )
+        probe = replace(probe, begin_token=content["probe"].get("begin_token"))
         return Record(
             content["model"],
             probe,

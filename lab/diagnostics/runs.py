@@ -24,7 +24,7 @@ from lab.diagnostics import registry, targets
 from lab.diagnostics.engine.probe import Probe
 from lab.diagnostics.engine.probe_source import make_probe
 from lab.diagnostics.engine.processes import Processes
-from lab.diagnostics.engine.session import has_float64
+from lab.diagnostics.engine.session import check_family, has_float64
 from lab.diagnostics.measurement import measure
 from lab.diagnostics.options import Options
 from lab.diagnostics.record import Record, load
@@ -65,6 +65,7 @@ class Plan:
                 is_folder = Path(target.source).is_dir()
                 what = "holds no model" if is_folder else "is no folder here, and no name that the hub answers to"
                 raise RunError(f"{target.source} {what}: {str(error).strip().splitlines()[0]}") from error
+            check_family(config)
             self._made[key] = make_probe(
                 self.probe,
                 run_dir=target.run_dir,
@@ -73,6 +74,7 @@ class Plan:
                 blocks=self.blocks,
                 length=self.block_length,
                 seed=self.options.seed,
+                model_type=config.model_type.removeprefix("depthlab_"),
                 **self.data,
             )
         return self._made[key]

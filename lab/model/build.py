@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 from accelerate.utils import set_seed
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PretrainedConfig, PreTrainedModel
 
@@ -11,6 +13,7 @@ from lab.checkpoint.search import resolve
 from lab.config.presets import check_preset
 from lab.config.sections import RunConfig
 from lab.errors import ConfigError
+from normalization.families import FAMILIES
 from normalization.specification import NormalizationSpec
 
 
@@ -65,7 +68,9 @@ def model_config(run: RunConfig, *, tokenizer_size: int, eos_token_id: int | Non
     try:
         return stock if carried is not None else normalization.config(stock, spec.scheme, **options)
     except ValueError as error:
-        raise ConfigError(f"--normalization.scheme {spec.scheme}: {error}") from error
+        known = stock.model_type in FAMILIES
+        blamed = f"--normalization.scheme {spec.scheme}" if known else f"--model.{_flag(run)} {source_of(run)}"
+        raise ConfigError(f"{blamed}: {error}") from error
 
 
 def build_model(run: RunConfig, *, tokenizer_size: int, eos_token_id: int | None) -> PreTrainedModel:
@@ -105,6 +110,10 @@ def source_of(run: RunConfig) -> str:
     return run.model.config or run.model.preset
 
 
+def _flag(run: RunConfig) -> str:
+    return "checkpoint" if run.model.checkpoint is not None else "config"
+
+
 def _stock_config(run: RunConfig, *, tokenizer_size: int, eos_token_id: int | None) -> PretrainedConfig:
     wanted = run.model.vocab_size
     if run.model.checkpoint is None and run.model.config is None:
@@ -115,15 +124,33 @@ def _stock_config(run: RunConfig, *, tokenizer_size: int, eos_token_id: int | No
             eos_token_id=eos_token_id,
         )
     source = source_of(run)
-    flag = "checkpoint" if run.model.checkpoint else "config"
     try:
         config = AutoConfig.from_pretrained(source)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"--model.{flag} {source}: {error}") from error
-    if wanted is not None:
-        if run.model.checkpoint is not None and wanted != config.vocab_size:
+        raise ConfigError(f"--model.{_flag(run)} {source}: {error}") from error
+    # Nothing is padded here, and padding_idx would keep a real token's embedding from learning.
+    config.pad_token_id = None
+    _take_context(config, source)
+    if run.model.checkpoint is not None:
+        if wanted is not None and wanted != config.vocab_size:
             raise ConfigError(
                 f"--model.vocab-size {wanted}: the checkpoint {source} has {config.vocab_size}; leave the flag out"
             )
-        config.vocab_size = wanted
+        return config
+    size = wanted or tokenizer_size or config.vocab_size
+    if wanted is None and size != config.vocab_size:
+        warnings.warn(
+            f"the vocabulary has the {size:,} entries of the tokenizer, not the {config.vocab_size:,} of {source}; "
+            f"--model.vocab-size {config.vocab_size} keeps those",
+            stacklevel=2,
+        )
+    config.vocab_size, config.eos_token_id = size, eos_token_id
     return config
+
+
+def _take_context(config: PretrainedConfig, source: str) -> None:
+    """The configs that the papers of Mix-LN and LNS train with call the context max_sequence_length."""
+    written, _ = PretrainedConfig.get_config_dict(source)
+    length = written.get("max_sequence_length")
+    if length is not None and "max_position_embeddings" not in written:
+        config.max_position_embeddings = length

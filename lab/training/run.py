@@ -24,6 +24,7 @@ from lab.config.sections import RunConfig
 from lab.data import Corpus, load_tokenizer, prepare
 from lab.errors import ConfigError
 from lab.model.build import build_model, source_of
+from lab.model.ids import agree_on_ids
 from lab.monitors import check as check_monitors
 from lab.parallel import launched
 from lab.parallel.accelerator import describe, make_accelerator
@@ -97,6 +98,7 @@ def _pretrain(run: RunConfig, settings: Callable[..., RunConfig] | None, not_rea
         for warning in caught:
             console.warn(str(warning.message))
         corpus.check_vocabulary(model.config.vocab_size)
+        agree_on_ids(model, tokenizer)
 
         heartbeat.at("sharing the model out")
         trainer = Trainer(run, model, corpus, tokenizer, Process(accelerator, console, heartbeat), start.checkpoint)
