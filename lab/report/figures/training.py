@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 
 from lab.report.compare import Group, interval
-from lab.report.drawing import line, line_drawing
+from lab.report.drawing import Map, line, line_drawing, map_drawing
 from lab.report.registry import Context, Drawing, figure
 
 POINTS = 1000
 """A longer curve is drawn with the smallest and the largest value of each of half as many stretches: spikes stay."""
+COLUMNS = 200
+"""A longer heat map is drawn with every k-th measurement."""
 NORMAL_95 = 1.96
 """Half of a 95 % interval in standard errors."""
 
@@ -60,6 +62,31 @@ def curves(context: Context, name: str, unit: str, *, logarithmic: bool = False)
         return found
 
     return line_drawing(context, traces, axis="step", unit=unit, logarithmic=logarithmic, once=True)
+
+
+def by_layer(context: Context, name: str, unit: str, *, logarithmic: bool = False) -> Drawing | None:
+    """A metric by layer over steps, such as `grad_norm`, or its log10: a heat map for each group."""
+
+    def maps(step: int | None) -> list[Map | None]:
+        return [_layers_over_steps(group, f"{name}/layer_", logarithmic) for group in context.groups]
+
+    return map_drawing(context, maps, across="step", down="layer", unit=unit, once=True)
+
+
+def _layers_over_steps(group: Group, prefix: str, logarithmic: bool) -> Map | None:
+    """The mean over the runs of a group, at the steps that all of them have."""
+    names = sorted({name for run in group.runs for entry in run.metrics for name in entry if name.startswith(prefix)})
+    runs = [[dict(zip(*run.series(name), strict=True)) for name in names] for run in group.runs]
+    runs = [layers for layers in runs if all(layers)]
+    if not names or not runs:
+        return None
+    steps = sorted(set.intersection(*(set(layer) for layers in runs for layer in layers)))
+    steps = steps[:: -(-len(steps) // COLUMNS)] if steps else steps
+    values = np.array([[[layer[step] for step in steps] for layer in layers] for layers in runs])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = (np.log10(values) if logarithmic else values).mean(0)
+    values = np.where(np.isfinite(values), values, np.nan)
+    return group.label, steps, [int(name.removeprefix(prefix)) for name in names], values
 
 
 @figure(
@@ -131,3 +158,31 @@ def learning_rate(context: Context) -> Drawing | None:
 def throughput(context: Context) -> Drawing | None:
     """Throughput over steps."""
     return curves(context, "train/tokens_per_second", "tokens/s")
+
+
+@figure(
+    "aux_loss",
+    section="Training",
+    title="Load-balancing loss",
+    shows="How unevenly tokens are sent to experts. Look for a curve that rises: experts die.",
+    unit="1",
+    definition="E times the sum over experts of (share of the tokens) x (mean probability), over all layers together.",
+    source="metrics.jsonl, train/aux_loss; arXiv:2101.03961",
+)
+def aux_loss(context: Context) -> Drawing | None:
+    """Load-balancing loss over steps."""
+    return curves(context, "train/aux_loss", "1")
+
+
+@figure(
+    "router_load",
+    section="Training",
+    title="Busiest expert by layer",
+    shows="How many tokens the busiest expert gets. Look for layers far from 1: most of their experts are idle.",
+    unit="times the even share",
+    definition="Tokens of a layer's busiest expert, in times its even share.",
+    source="metrics.jsonl, router_load/layer_*; arXiv:2101.03961",
+)
+def router_load(context: Context) -> Drawing | None:
+    """Load of the busiest expert by layer and step."""
+    return by_layer(context, "router_load", "times the even share")

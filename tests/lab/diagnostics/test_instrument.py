@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,6 @@ from lab.diagnostics.measures.angular import cosines
 from lab.diagnostics.values import Figure
 from lab.errors import RunError, UserError
 from tests.lab.diagnostics.models import build, probe
-from tests.lab.diagnostics.slow_formulas import blocks, streams
 from tests.normalization import tiny
 
 SMALL = Options(sparsity_blocks=1, sparsity_levels_all=("0.5",), removal_max=2)
@@ -216,19 +214,6 @@ def test_a_diagnostic_is_one_class(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (record.figure("largest_norm/norm").values > 0).all()
     with pytest.raises(ValueError, match="two diagnostics are called 'angular'"):
         registry.diagnostic("angular", source="")(LargestNorm)
-
-
-def test_the_example_of_the_documentation_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lab.diagnostics import registry
-
-    monkeypatch.setattr(registry, "_DIAGNOSTICS", dict(registry._DIAGNOSTICS))
-    page = (Path(__file__).parents[3] / "docs" / "diagnostics.md").read_text(encoding="utf-8")
-    exec(page.split("```python\n# lab/diagnostics/measures/largest_norm.py\n")[1].split("```")[0], {})
-    model = build("llama", "mix")
-    record = measure(model, probe(), only="largest_norm")
-    for place in range(6):
-        norms = [np.linalg.norm(streams(model, ids)[place], axis=1).max() for ids, _ in blocks(probe())]
-        assert record.figure("largest_norm/norm").at(stream=place) == pytest.approx(np.mean(norms), rel=1e-5)
 
 
 def test_identical_vectors_are_at_angle_zero_and_rounding_never_gives_nan() -> None:
