@@ -175,9 +175,11 @@ def test_bf16_is_autocast_over_float32_weights(settings):
     AcceleratorState._reset_state(reset_partial_state=True)
     assert pretrain(half)
     expected = [figure["train/loss"] for figure in bare_loop(half)]
-    assert curve(half) == pytest.approx(expected, rel=1e-6)
+    # Rounding of the norm that clips is later the rounding of a weight to bf16: only the first steps are the same.
+    assert curve(half)[:3] == pytest.approx(expected[:3], rel=1e-6)
+    assert curve(half) == pytest.approx(expected, rel=1e-4)
+    assert curve(plain)[:3] != pytest.approx(expected[:3], rel=5e-6), "the products are rounded to bf16"
     assert curve(plain) == pytest.approx(expected, rel=5e-3)
-    assert curve(plain) != pytest.approx(expected, rel=1e-6), "the products are rounded to bf16"
     assert {parameter.dtype for parameter in load_model(half.run_dir).parameters()} == {torch.float32}
 
 
