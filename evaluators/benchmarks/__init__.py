@@ -5,18 +5,20 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from evaluators.errors import ConfigError, RunError
-from evaluators.registry import Registry
+from evaluators.errors import ConfigError, RunError, UserError
+from evaluators.registry import Registry, told
 from evaluators.samples import FIELDS, Pair, make_pair
 
 Line = tuple[int, Mapping[str, Any] | RunError]
 """Number of the line, from 1, and its fields in our names, or what is wrong with it."""
-Loader = Callable[[Path], Iterator[Line]]
+Loader = Callable[..., Iterator[Line]]
+"""From the path, and what `--format-option` gives by name, to the lines."""
 
-loaders: Registry[Loader] = Registry("data format", __name__, __path__)
+loaders: Registry[Loader] = Registry("data format", "depthlab.benchmarks", __name__, __path__)
 benchmark = loaders.register
 
 editions: dict[str, Callable[[Path], str]] = {}
@@ -56,18 +58,20 @@ def read(
     fields: Mapping[str, str],
     families: frozenset[str],
     without_query: frozenset[str] = frozenset(),
+    options: Mapping[str, Any] | None = None,
     skip: Container[int] = (),
 ) -> Iterator[tuple[int, Pair]]:
     """The pairs of a file in its order, each with its line's number. Reads as it goes.
 
     Args:
         without_query: those of the families in which a query may be blank.
+        options: of the format.
         skip: numbers of lines to pass over.
 
     Raises:
         RunError: the file cannot be read, or a line is refused; names the line and the reason.
     """
-    for number, found in loaders.get(kind, flag="--format")(path):
+    for number, found in _lines(path, kind, options or {}):
         if number in skip:
             continue
         pair = _pair(number, found, fields, families, without_query)
@@ -83,6 +87,7 @@ def check(
     fields: Mapping[str, str],
     families: frozenset[str],
     without_query: frozenset[str] = frozenset(),
+    options: Mapping[str, Any] | None = None,
     limit: int | None,
     skip_refused: bool = False,
 ) -> Checked:
@@ -93,12 +98,13 @@ def check(
         skip_refused: go on without the lines that are refused.
 
     Raises:
+        ConfigError: an option that the format does not take.
         RunError: nothing to judge, lines that are refused (named by number, with reasons) or an id that is there twice.
     """
     refused: dict[int, str] = {}
     seen: dict[int, int] = {}
     samples = 0
-    for number, found in loaders.get(kind, flag="--format")(path):
+    for number, found in _lines(path, kind, options or {}):
         if limit is not None and samples + (0 if skip_refused else len(refused)) >= limit:
             break
         pair = _pair(number, found, fields, families, without_query)
@@ -115,6 +121,23 @@ def check(
     if not samples:
         raise RunError(f"--data {path}: holds no sample")
     return Checked(samples, refused)
+
+
+def _lines(path: Path, kind: str, options: Mapping[str, Any]) -> Iterator[Line]:
+    """Those that the format's loader finds. Raises UserError for whatever a loader raises."""
+    loader = loaders.get(kind, flag="--format")
+    _, *parameters = signature(loader).parameters.values()
+    taken = [one.name for one in parameters if one.kind is not one.VAR_KEYWORD]
+    if len(taken) == len(parameters) and (unknown := [name for name in options if name not in taken]):
+        raise ConfigError(f"--format-option {unknown[0]}: format {kind} takes {', '.join(taken) or 'none'}")
+    try:
+        yield from loader(path, **options)
+    except UserError:
+        raise
+    except Exception as error:
+        if not loaders.origin(kind):
+            raise
+        raise RunError(f"--data {path}: format {kind}: {told(error)}") from error
 
 
 def refused_text(refused: Mapping[int, str]) -> Iterator[str]:
