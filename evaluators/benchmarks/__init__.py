@@ -25,6 +25,7 @@ editions: dict[str, Callable[[Path], str]] = {}
 """Format -> what says whether a file is the published one, or another version of it."""
 
 _SHOWN = 10
+_NULL = "response2 is null in a file of pairs; leave the field out where there is one response only"
 
 
 def parse_fields(spellings: tuple[str, ...]) -> dict[str, str]:
@@ -104,16 +105,29 @@ def check(
     refused: dict[int, str] = {}
     seen: dict[int, int] = {}
     samples = 0
+    alone: list[int] = []
+    """Lines whose second response is null: each a single response, unless the file is one of pairs."""
+    are_pairs = False
     for number, found in _lines(path, kind, options or {}):
-        if limit is not None and samples + (0 if skip_refused else len(refused)) >= limit:
+        if limit is not None and samples + len(alone) + (0 if skip_refused else len(refused)) >= limit:
             break
         pair = _pair(number, found, fields, families, without_query)
+        if isinstance(pair, Pair) and not pair.is_single and not are_pairs:
+            are_pairs = True
+            refused |= dict.fromkeys(alone, _NULL)
+            alone = []
         if isinstance(pair, Pair) and (earlier := seen.setdefault(hash(pair.id), number)) != number:
             pair = RunError(f"id {pair.id!r} stands in line {earlier} already")
         if isinstance(pair, RunError):
             refused[number] = str(pair)
+        elif pair.is_single and fields.get("response2", "response2") in found:
+            if are_pairs:
+                refused[number] = _NULL
+            else:
+                alone.append(number)
         else:
             samples += 1
+    samples += len(alone)
     if refused and not (skip_refused and samples):
         head = f"--data {path}: {len(refused)} of {samples + len(refused)} lines refused"
         remedy = [] if skip_refused else ["mend them, or go on without them: --skip-refused"]
@@ -135,8 +149,6 @@ def _lines(path: Path, kind: str, options: Mapping[str, Any]) -> Iterator[Line]:
     except UserError:
         raise
     except Exception as error:
-        if not loaders.origin(kind):
-            raise
         raise RunError(f"--data {path}: format {kind}: {told(error)}") from error
 
 
