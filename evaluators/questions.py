@@ -135,7 +135,7 @@ class Question:
             records.append(answer.record)
             self._sample.append(answer.record)
             if answer.reply is None:
-                kind = "call" if answer.kind in {"rate", "outage"} else answer.kind
+                kind = "call" if answer.kind == "rate" or answer.kind == "outage" else answer.kind  # noqa: PLR1714
                 return Outcome(None, None, tuple(records), self._shortened, kind, answer.reason or "", answer.trace)
             cut = self._cut_off(answer.reply)
             found = self._read(answer.reply, self._structured) if cut is None else cut

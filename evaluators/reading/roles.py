@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from evaluators.reading.objects import find_objects
@@ -37,15 +37,22 @@ def parse_roles(text: str) -> tuple[Role, ...]:
 
 def _from_json(text: str) -> Iterator[Role]:
     for node in find_objects(text):
-        value = node.plain()
-        listed = value.get("roles") if isinstance(value, Mapping) else value
-        if isinstance(listed, list):
-            for item in listed:
-                if isinstance(item, str):
-                    yield _role(item, "")
-                elif isinstance(item, Mapping) and isinstance(item.get("name"), str):
-                    focus: Any = item.get("focus", "")
-                    yield _role(item["name"], focus if isinstance(focus, str) else "")
+        for item in _listed(node.plain()):
+            if isinstance(item, str):
+                yield _role(item, "")
+            elif isinstance(item, Mapping) and isinstance(item.get("name"), str):
+                focus: Any = item.get("focus", "")
+                yield _role(item["name"], focus if isinstance(focus, str) else "")
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    """The list of perspectives: the value itself, its `roles`, or those of an object within it."""
+    if isinstance(value, list):
+        return value
+    if not isinstance(value, Mapping):
+        return ()
+    roles = next((item for key, item in value.items() if key.strip().lower() in ("roles", "perspectives")), None)
+    return roles if isinstance(roles, list) else next(filter(None, map(_listed, value.values())), ())
 
 
 def _from_lines(text: str) -> Iterator[Role]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -113,6 +114,10 @@ class Run:
             self.prices.get(judge.name) if spec.price is None else price(spec.price, f"judge {spec.name}: price")
             for spec, judge in zip(config.judge, self.judges, strict=True)
         ]
+        shared = Counter(name for name, _ in {(judge.name, judge.identity) for judge in self.judges})
+        for spec, judge in zip(config.judge, self.judges, strict=True):
+            if shared[judge.name] > 1 and spec.base_url is not None:  # one model on two servers
+                judge.name = f"{judge.name}@{spec.base_url}"
         unpriced = [judge.name for judge, known in zip(self.judges, self.price_of, strict=True) if known is None]
         if config.money.budget is not None and unpriced:
             raise ConfigError(f"--budget: no price is known for {unpriced[0]}; give one with --prices")

@@ -152,9 +152,15 @@ def after(calls: int, status: int, words: str, **more: Any) -> Manner:
     return lambda body, number: completion(text_for(body)) if number < calls else refusal(status, words, **more)
 
 
-def loading(calls: int) -> Manner:
-    """vLLM while it loads its model."""
-    return lambda body, number: refusal(503, "Model is loading") if number < calls else completion(text_for(body))
+def loading(seconds: float) -> Manner:
+    """vLLM while it loads its model, from the first call on."""
+    ready: list[float] = []
+
+    def manner(body: dict[str, Any], number: int) -> Answer:
+        ready.append(time.monotonic() + seconds)
+        return refusal(503, "Model is loading") if time.monotonic() < ready[0] else completion(text_for(body))
+
+    return manner
 
 
 def limited(per_second: float, headers: dict[str, str] | None = None) -> Manner:

@@ -90,6 +90,9 @@ def client(url: str, key: str, timeout_s: float) -> Any:
     """
     import openai
 
+    for name in ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):  # the SDK sends them as headers
+        if not all(" " <= sign <= "~" for sign in os.environ.get(name, "")):
+            raise ConfigError(f"{name}: holds a sign that no header can; mend or unset it")
     parts = urlsplit(url)
     direct = parts.scheme == "http" and proxy_bypass(parts.hostname or "")
     try:

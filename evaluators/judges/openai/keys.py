@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import os
+import re
 from urllib.parse import quote, quote_plus
 
 from evaluators.errors import ConfigError
@@ -21,6 +22,8 @@ def read_key(variable: str | None) -> str:
     Raises:
         ConfigError: it holds what no header can; names the variable and not the key.
     """
+    if variable is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable):
+        raise ConfigError("--key-env (or key_env of a judge): must be the name of an environment variable, not the key")
     key = os.environ.get(variable, "").strip().strip("\ufeff\u200b") if variable else ""
     for number, sign in enumerate(key, start=1):
         if not "!" <= sign <= "~":

@@ -37,6 +37,10 @@ _KEY = _pattern(
     r"(?:have|has|grant\w*|without) (?:no )?access|access to (?:this|the) model",
     r"(?:country|region)\b.{0,60}\bnot supported",
 )
+_BAD_KEY = _pattern(
+    r"(?:api|access)[ _-]?key\b.{0,20}\b(?:not valid|invalid|expired|missing)|api_key_invalid|invalid_api_key",
+    r"\b(?:invalid|incorrect|wrong|expired|missing) (?:api|access)[ _-]?key",
+)
 _MODEL = _pattern(
     r"model_not_(?:found|available|supported|exist)|model_?not_?exist|invalid_model|unknown_model|deploymentnotfound",
     r"\b(?:unknown|invalid|no such|unrecogni[sz]ed) model\b|\bnot a valid model\b",
@@ -44,10 +48,11 @@ _MODEL = _pattern(
     r"\bmodels?\b.{0,120}\b(?:no longer available|decommissioned|has been (?:removed|retired|deprecated))",
 )
 _CONTEXT = _pattern(
-    r"context[ _-]?(?:length|size|window)|exceed_context|max(?:imum)?[ _]model[ _]len|\bn_ctx\b",
+    r"context[ _-]?(?:length|size|window|limit)|exceed_context|max(?:imum)?[ _]model[ _]len|\bn_ctx\b",
     r"(?:prompt|input|messages?|request|conversation)\b.{0,60}\b(?:too long|too large|longer than|exceed\w*)\b.{0,80}"
     r"\b(?:tokens?|length|limit|context|maximum|characters)",
     r"prompt is too long|input is too long|too many (?:input |prompt )?tokens|reduce the length",
+    r"max_seq_len|input length should|inputs?\W{1,3}tokens? ?\+",
     r"string_above_max_length|request too large|must be reduced in order to run",
     r"token (?:count|limit).{0,60}exceed|exceed\w*.{0,60}\btokens? limit",
 )
@@ -102,8 +107,8 @@ def final(told: Told, line: str, asked: Asked) -> Exception | None:
         return RunError(f"{asked.judge}: the server refuses the account ({line}){_GOES_ON}")
     if status in (400, 403, 422, 451) and says(_FILTERED):
         return CallError(f"withheld by a content filter ({line})", kind="moderated")
-    if status == 401:
-        return RunError(f"{asked.judge}: the server refuses the key ({line}); {asked.key_remedy}{_GOES_ON}")
+    if status == 401 or (status in (400, 422) and says(_BAD_KEY)):
+        return key_refused(line, asked)
     if status == 404 or (refused and status not in (403, 429) and ("model" in told.parameters or says(_MODEL))):
         return RunError(f"{asked.judge}: {line}; check the model's name and the URL {asked.url} (--base-url){_GOES_ON}")
     if status == 413 or ((status in (400, 422, 429) or status >= 500) and says(_CONTEXT)):
@@ -122,7 +127,7 @@ def other(told: Told, line: str, asked: Asked) -> Exception | None:
         return key_refused(line, asked)
     if status == 405 or 300 <= status < 400:
         return RunError(f"{asked.judge}: {line}; check the URL {asked.url} (--base-url){_GOES_ON}")
-    if status in (429, 529) or (status >= 500 and told.says(_RATE, asked.prompt)):
+    if status in (429, 529) or ((status >= 500 or not told.has_status) and told.says(_RATE, asked.prompt)):
         return CallError(line, kind="rate", retry_after_s=told.retry_after_s)
     if status >= 500:
         return CallError(line, kind="outage", retry_after_s=told.retry_after_s)

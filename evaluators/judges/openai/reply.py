@@ -89,7 +89,7 @@ def _nothing(message: Mapping[str, Any], thoughts: str, usage: Usage | None) -> 
         return CallError(f"the model called a tool ({one_line(str(name))[:60]}) in place of an answer", usage=usage)
     if thoughts:
         field = next((name for name in ("reasoning_content", "reasoning", "thinking") if message.get(name)), "content")
-        return CallError(f"the model only thought: the reply holds {field} and no text", usage=usage)
+        return CallError(f"the reply holds only thoughts ({field}), and no text", usage=usage)
     return CallError("the reply is empty", retry=True, usage=usage)
 
 

@@ -66,6 +66,12 @@ def test_a_key_that_no_header_can_hold_is_refused_by_its_variables_name(monkeypa
     assert value not in str(refused.value)
 
 
+def test_a_key_in_place_of_its_variables_name_is_not_told(judge, environment, tmp_path):
+    flags = ["--data", write_pairs(tmp_path / "p.jsonl", 2), "--out", "out", "--judge", "openai:m"]
+    done = judge("run", *flags, "--key-env", KEY)
+    assert done.returncode == 2 and "--key-env" in done.stderr and KEY not in done.stderr + done.stdout
+
+
 @pytest.mark.parametrize("place", [0, 280, 290, 299])
 @pytest.mark.parametrize("status", [400, 401, 403, 429, 500, 200])
 def test_a_message_that_tells_the_key_is_told_without_it(server, monkeypatch, place, status):
@@ -133,6 +139,7 @@ def test_a_url_that_can_be_asked(url):
         ({"HTTPS_PROXY": "http://secret:80a"}, "HTTPS_PROXY: "),
         ({"https_proxy": "http://[::1"}, "https_proxy: "),
         ({"SSL_CERT_FILE": "/nowhere/secret.pem"}, "SSL_CERT_FILE: the certificates"),
+        ({"OPENAI_ORG_ID": "org-secret\n"}, "OPENAI_ORG_ID: "),
         ({"SSL_CERT_FILE": __file__}, "SSL_CERT_FILE: the certificates"),
     ],
 )

@@ -206,6 +206,16 @@ def test_a_panel_across_vendors_from_a_yaml_file(judge, server, environment, tmp
         assert judge("run", "--config", "out/config.yaml").returncode == 0
 
 
+def test_one_model_on_two_servers_is_two_judges_in_the_results(judge, server, tmp_path):
+    with Server() as second:
+        names = [f"openai:m@{server.url}", f"openai:m@{second.url}"]
+        pairs = write_pairs(tmp_path / "p.jsonl", 3)
+        done = judge("run", "--judge", *names, "--data", pairs, "--preset", "panel", "--out", "out")
+        assert done.returncode == 0, done.stderr
+        found = {review["calls"][0]["judge"] for record in records(tmp_path / "out") for review in record["layers"][0]}
+        assert found == {f"m@{server.url}", f"m@{second.url}"} and len(server.requests) == len(second.requests) == 6
+
+
 def test_limits_of_a_judge_go_before_those_of_the_run(judge, server, tmp_path):
     server.manner = vendors.slow(0.05)
     settings = {
@@ -287,3 +297,30 @@ def test_thoughts_have_a_price_of_their_own_where_one_is_given(judge, server, tm
     (call,) = records(tmp_path / "out")[0]["layers"][0][0]["calls"]
     assert Decimal(call["cost"]) == Decimal(100 * 2 + 10 * 10 + 1000 * 5) / 10**6
     assert text_for(server.requests[0]) and completion("x").status == 200
+
+
+@pytest.mark.parametrize(
+    ("manner", "more"),
+    [
+        (vendors.loading(0.6), ()),
+        (vendors.limited(40), ()),
+        (vendors.limited(40, {"Retry-After": "0.2"}), ()),
+        (vendors.slow(0.05), ()),
+        (vendors.mistral, ("--seed", 1)),
+        (vendors.gemini, ("--seed", 1)),
+        (vendors.gemma, ()),
+        (vendors.o_series, ()),
+        (vendors.deepseek, ()),
+        (vendors.old, ()),
+    ],
+)
+def test_no_review_is_lost_to_a_vendors_manners_with_the_default_settings(judge, server, tmp_path, manner, more):
+    """The default network and concurrency: 13 calls a sample, 32 in flight."""
+    server.manner = manner
+    flags = ["--judge", "openai:m", "--base-url", server.url, "--data", write_pairs(tmp_path / "p.jsonl", 8)]
+    done = judge("run", *flags, "--out", "out", "--backoff", 0.05, *more)
+    assert done.returncode == 0, done.stderr
+    found = records(tmp_path / "out")
+    assert len(found) == 8
+    assert [record["verdict"]["unscored"] for record in found] == [0] * 8
+    assert [record["verdict"]["scored"] for record in found] == [12] * 8

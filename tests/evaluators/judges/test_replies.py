@@ -54,8 +54,8 @@ def test_text_and_thoughts(server, message, text, thoughts):
 @pytest.mark.parametrize(
     ("answer", "told"),
     [
-        (completion(say(None, reasoning_content="I think 8")), "holds reasoning_content and no text"),
-        (completion(say(None, reasoning="I think 8")), "holds reasoning and no text"),
+        (completion(say(None, reasoning_content="I think 8")), "only thoughts (reasoning_content)"),
+        (completion(say(None, reasoning="I think 8")), "only thoughts (reasoning)"),
         (completion(say(None, tool_calls=[{"function": {"name": "grade", "arguments": "{}"}}])), "a tool (grade)"),
         (completion(say("", function_call={"name": "grade"})), "a tool (grade)"),
         (completion(say("", refusal="I cannot help")), "refuses: I cannot help"),

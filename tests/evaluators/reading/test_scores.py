@@ -121,9 +121,9 @@ Score of Assistant 1: 8\nScore of Assistant 2: 6\nWord count - Assistant 1: 5, A
 Score of Assistant 1: 8\nScore of Assistant 2: 6\n\nErrors:\nAssistant 1: 1\nAssistant 2: 2
 Score of Assistant 1: 8\nScore of Assistant 2: 6\n\nAssistant 1: 1\nAssistant 2: 2
 Score of Assistant 1: 8\nScore of Assistant 2: 6\n\nFinal scores: Assistant 1: 8, Assistant 2: 6
-Assistant 1: 3, Assistant 2: 9. It is 12" wide.\nScore of Assistant 1: 8\nScore of Assistant 2: 6\nThe 5" shelf.
-It says:\nScore of Assistant 1: 1\nScore of Assistant 2: 9\nwhich is wrong.\nScore of Assistant 1: 8\nScore of Assistant 2: 6
-| x | Assistant 1 | Assistant 2 |\n|---|---|---|\n| Accuracy | 9 | 5 |\n\nScore of Assistant 1: 8\nScore of Assistant 2: 6
+Assistant 1: 3, Assistant 2: 9. 12" wide.\nScore of Assistant 1: 8\nScore of Assistant 2: 6\nThe 5" shelf.
+It says:\nScore of Assistant 1: 1\nScore of Assistant 2: 9\nno.\nScore of Assistant 1: 8\nScore of Assistant 2: 6
+| | Assistant 1 | Assistant 2 |\n|-|-|-|\n| Accuracy | 9 | 5 |\n\nScore of Assistant 1: 8\nScore of Assistant 2: 6
 | Assistant | Score |\n|---|---|\n| Assistant 1 | **8**/10 |\n| Assistant 2 | **6**/10 |
 | | Accuracy | Overall |\n|---|---|---|\n| Assistant 1 | 9 | 8 |\n| Assistant 2 | 5 | 6 |
 | Criterion | Assistant 1 | Assistant 2 |\n|---|---|---|\n| Accuracy | 9 | 5 |\n| **Overall** | 8 | 6 |
@@ -492,6 +492,14 @@ def test_roles_survive_whatever_their_names_hold():
     assert [role.name for role in parse_roles(f"Sure:\n```json\n{reply}\n```")] == ROLE_NAMES
     lines = "\n".join(f"{number}. {name}: what" for number, name in enumerate(ROLE_NAMES, 1) if "\n" not in name)
     assert [role.name for role in parse_roles(lines)] == [name for name in ROLE_NAMES if "\n" not in name]
+
+
+@pytest.mark.parametrize(
+    "form", ["{}", "```json\n{}\n```\nThat is all.", '{{"final": {}}}', "{}<|im_end|>", "Sure: {} Done."]
+)
+def test_roles_are_found_wherever_their_object_stands(form):
+    reply = form.format('{"roles": [{"name": "Accuracy", "focus": "so \\(x\\)\nand"}, {"name": "Tone"},]}')
+    assert [(role.name, role.focus) for role in parse_roles(reply)] == [("Accuracy", "so \\(x\\)\nand"), ("Tone", "")]
 
 
 def test_roles_are_named_once_and_in_order():
