@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from importlib.metadata import EntryPoint, EntryPoints, entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar
@@ -218,7 +218,8 @@ def told(error: BaseException, path: str | None = None) -> str:
 
 
 @functools.cache
-def _points() -> EntryPoints:
+def _points() -> Any:
+    """Of all groups, because finding them takes a while (its type is another one in Python 3.12)."""
     return entry_points()
 
 

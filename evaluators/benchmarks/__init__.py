@@ -120,7 +120,7 @@ def check(
             pair = RunError(f"id {pair.id!r} stands in line {earlier} already")
         if isinstance(pair, RunError):
             refused[number] = str(pair)
-        elif pair.is_single and fields.get("response2", "response2") in found:
+        elif pair.is_single and not isinstance(found, RunError) and fields.get("response2", "response2") in found:
             if are_pairs:
                 refused[number] = _NULL
             else:

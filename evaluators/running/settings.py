@@ -121,7 +121,11 @@ def _science(settings: Mapping[str, Any]) -> dict[str, Any]:
     kept |= {"server": server, "judge": judges, "network": {**kept.get("network", {})}}
     # Folders of before these settings were there go on.
     plugins = [Plugin.of(plugin).sha256[:16] for plugin in kept.pop("plugin", [])]
-    added = ((kept, "plugin", plugins), (kept, "format_option", []), (kept["network"], "preset_option", []))
+    added: tuple[tuple[dict[str, Any], str, list[str]], ...] = (
+        (kept, "plugin", plugins),
+        (kept, "format_option", []),
+        (kept["network"], "preset_option", []),
+    )
     for section, name, default in added:
         if not section.setdefault(name, default):
             del section[name]
