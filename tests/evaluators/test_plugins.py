@@ -183,6 +183,20 @@ def test_a_failing_judge_is_the_samples(judge: Callable[..., Done], folder: Path
     assert "ZeroDivisionError" in json.dumps(found["q1"])
 
 
+def test_a_plugin_that_builds_on_our_modules_takes_nothing_from_us(folder: Path, environment: dict[str, str]) -> None:
+    """In a process in which it is the first to import them."""
+    ours = "from evaluators.judges.scripted import Scripted\n"
+    (folder / "mine.py").write_text(ours + CODE + "\n\n@judge('mine')\nclass Mine(Scripted):\n    pass\n")
+    (folder / "s.jsonl").write_text('{"reply": "Score of Assistant 1: 2\\nScore of Assistant 2: 7"}\n')
+    for name in ("scripted", "mine"):
+        words = [f"{name}:s.jsonl" if word == "longer:x" else word for word in _words(out=name)]
+        words = [word for word in words if word not in ("--option", "words=true")]
+        command = [sys.executable, "-m", "lab.cli", "judge", *map(str, words)]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert [record["verdict"]["winner"] for record in records(folder / name)] == [0, 0]
+
+
 @pytest.fixture
 def installed(folder: Path, environment: dict[str, str]) -> Callable[..., subprocess.CompletedProcess[str]]:
     """`depthlab` where a package is installed that has the documented entry points."""
