@@ -6,6 +6,7 @@ bytes per token those that autograd keeps of a LLaMA layer (the tests count both
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -66,15 +67,16 @@ def measure(run: RunConfig) -> tuple[Shape, list[str]]:
         UserError: a model, scheme or vocabulary that does not exist or does not fit.
     """
     told = []
-    own_size = run.model.config is not None or run.model.checkpoint is not None
     vocabulary = run.model.vocab_size or run.data.bpe_vocabulary or 0
-    if not vocabulary and not own_size:
+    if not vocabulary and run.model.checkpoint is None:
         try:
             vocabulary = len(load_tokenizer(run.data, progress=False))
         except UserError:
-            vocabulary = T5_VOCABULARY
-            told.append(f"the tokenizer {run.data.tokenizer} is not at hand: a vocabulary of {vocabulary:,} is assumed")
-    with torch.device("meta"):
+            vocabulary = T5_VOCABULARY if run.model.config is None else 0  # 0 is the config's own
+            assumed = f"one of {vocabulary:,}" if vocabulary else "that of the config"
+            told.append(f"the tokenizer {run.data.tokenizer} is not at hand: the vocabulary is taken to be {assumed}")
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the run says it again
         model = AutoModelForCausalLM.from_config(model_config(run, tokenizer_size=vocabulary, eos_token_id=None))
     config = model.config
     layer = next(module for module in model.modules() if isinstance(module, nn.ModuleList))[0]

@@ -12,7 +12,6 @@ import json
 import os
 import sqlite3
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +47,7 @@ def key_of(identity: str, coordinates: tuple[object, ...], call: Call) -> str:
         "judge": identity,
         "coordinates": [str(value) for value in coordinates],
         "messages": [[message.role, message.content] for message in call.messages],
-        "sampling": asdict(call.sampling),
+        "sampling": vars(call.sampling),
         "schema": call.schema,
         "index": call.place.index,
         "attempt": call.attempt,
@@ -84,7 +83,7 @@ class Cache:
             The reply that stands: where our claim had lapsed, another process may have put its own, which others have
             read by now and which is replaced only if asked for.
         """
-        text = json.dumps(asdict(reply), ensure_ascii=False)
+        text = json.dumps({**vars(reply), "usage": vars(reply.usage)}, ensure_ascii=False)
         values = (key, judge, time.time(), text, cost)
 
         def write(db: sqlite3.Connection) -> str | None:

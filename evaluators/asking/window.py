@@ -69,6 +69,8 @@ class Window:
         except asyncio.CancelledError:
             if not turn.cancelled():  # the place was ours already
                 self._leave()
+            elif turn in self._waiting:
+                self._waiting.remove(turn)
             raise
 
     def _leave(self) -> None:

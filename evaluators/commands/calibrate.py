@@ -66,7 +66,8 @@ def calibration_text(found: Mapping[str, Any]) -> Iterator[str]:
     chosen = found["chosen"]
     yield f"tuned on    {found['tuned_on']:,} samples, {found['settings_tried']:,} settings tried"
     yield f"chosen      --aggregation {chosen['aggregation']} --tie-margin {chosen['tie_margin']:g}"
-    yield f"held out    {found['held_out']:,} samples, unscored counted as wrong"
+    queries = found["against_before"]["queries"]
+    yield f"held out    {found['held_out']:,} samples, unscored counted as wrong; intervals over {queries:,} queries"
     yield f"  before    {_figures(found['before'])}"
     yield f"  after     {_figures(found['after'])}"
     yield f"  after - before: {change_text(found['against_before'])}, the best of {found['settings_tried']:,} settings"

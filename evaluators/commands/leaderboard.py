@@ -76,7 +76,8 @@ def main(argv: Sequence[str], *, prog: str) -> int:
         "ties": sum(game[2] == 0 for game in games),
         "refused": refused,
         "without_verdict": sum(game[2] is None for game in games),
-        "queries": len({row[3] for row in rows}),
+        "queries": len({row[4] for row in rows}),
+        "clusters": len({row[3] for row in rows}),
         "bootstrap": {"draws": wanted.draws, "seed": wanted.seed, "clustered_by": "query"},
         "standings": [asdict(standing) for standing in standings],
     }
@@ -84,8 +85,8 @@ def main(argv: Sequence[str], *, prog: str) -> int:
     return 0
 
 
-Row = tuple[str, str, int | None, str]
-"""A game and its cluster: its query."""
+Row = tuple[str, str, int | None, str, str]
+"""A game, its cluster and its query."""
 
 
 def _of_run(folder: str, by: str) -> Iterator[Row]:
@@ -99,7 +100,7 @@ def _of_run(folder: str, by: str) -> Iterator[Row]:
                 f"not there); judge data that do into another folder, with {_HOW} where the file has other names "
                 "(replies come from the cache)"
             )
-        yield *sample.systems, sample.winner if by == "judge" else sample.human, sample.cluster
+        yield *sample.systems, sample.winner if by == "judge" else sample.human, sample.cluster, sample.query.strip()
 
 
 def _of_file(wanted: LeaderboardCommand, refused: dict[int, str]) -> Iterator[Row]:
@@ -117,7 +118,7 @@ def _of_file(wanted: LeaderboardCommand, refused: dict[int, str]) -> Iterator[Ro
     }
     checked = benchmarks.check(path, **names, limit=None, skip_refused=wanted.skip_refused)
     refused.update(checked.refused)
-    rows, shared = [], []
+    rows, shared, queries = [], [], []
     for number, pair in benchmarks.read(path, **names, skip=checked.refused):
         if pair.system1 is None or pair.system2 is None:
             raise RunError(
@@ -126,8 +127,9 @@ def _of_file(wanted: LeaderboardCommand, refused: dict[int, str]) -> Iterator[Ro
             )
         rows.append((pair.system1, pair.system2, None if pair.human is None else int(pair.human)))
         shared.append(keys(pair.query, (pair.response1, pair.response2)))
-    for row, cluster in zip(rows, clusters(shared), strict=True):
-        yield *row, cluster
+        queries.append(pair.query.strip())
+    for row, cluster, query in zip(rows, clusters(shared), queries, strict=True):
+        yield *row, cluster, query
 
 
 def leaderboard_text(found: Mapping[str, Any]) -> Iterator[str]:
@@ -139,6 +141,8 @@ def leaderboard_text(found: Mapping[str, Any]) -> Iterator[str]:
         f"{counted:,} comparisons of {found['queries']:,} queries, {found['ties']:,} of them ties (half a win each); "
         f"{found['without_verdict']:,} without a {word} left out"
     )
+    if found["clusters"] != found["queries"]:
+        yield f"queries that belong together are drawn together: {found['clusters']:,} clusters"
     rows = [{**row, "system": one_line(row["system"])} for row in found["standings"]]
     width = max(len("system"), *(len(row["system"]) for row in rows))
     yield f"   {'system':<{width}}  {'strength':<24}  {'win rate':<22}  {'won':>6} {'tied':>6} {'lost':>6}"

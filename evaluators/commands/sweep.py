@@ -59,6 +59,7 @@ def sweep_text(found: Mapping[str, Any]) -> Iterator[str]:
             f"{point['width']:>5} {point['depth']:>5} {point['connection']:<10} {point['aggregation']:<15} "
             f"{figures[0]:<22} {figures[1]:<22} {point['calls']:>8,} {point['tokens']:>11,} {cost:>9}"
         )
+    yield "intervals   95 %, over queries: samples of one count together"
     yield from _position(found["points"])
     yield f"calls       {found['calls_made']:,} made for all points, {found['calls_from_cache']:,} from the cache"
 

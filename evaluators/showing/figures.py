@@ -68,11 +68,13 @@ def score_text(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"blank       {found['blank_responses']:,} samples with a blank response"
     if found["network"]["guessed"] is not None:
         yield f"network     not stored with this run: the preset {found['network']['guessed']}, as it is today"
-    yield f"intervals   95 %, over {found['clusters']:,} queries: samples of one query count together"
+    over = "queries" if found["clusters"] == found["queries"] else "clusters of queries"
+    yield f"intervals   95 %, over {found['clusters']:,} {over}: samples of one count together"
     unscored = found["unscored"]
     yield (
         f"unscored    {unscored['samples']:,} samples, "
-        f"{unscored['unscored_reviews']:,} of {unscored['reviews']:,} reviews"
+        f"{unscored['unscored_reviews']:,} of {unscored['reviews']:,} reviews; share of samples "
+        + figure_text(unscored["rate"])
     )
     if found["labelled"]:
         for title, way in (("agreement", "scored"), ("as wrong", "unscored_as_wrong")):

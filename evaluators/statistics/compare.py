@@ -16,6 +16,7 @@ from evaluators.statistics.intervals import (
     design_effect,
     difference_of_shares,
     draw,
+    few,
     rare,
     smooth,
 )
@@ -65,7 +66,7 @@ def paired(
             "why": found.why,
         }
 
-    why = rare(human, clusters)
+    why = few(counts) or rare(human, clusters)
     p = mcnemar(lost.astype(bool).tolist(), gained.astype(bool).tolist(), clusters)
     both = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
     return {
@@ -82,7 +83,7 @@ def paired(
         "only_first_right": int(lost.sum()),
         "only_second_right": int(gained.sum()),
         "design_effect": design_effect(gained, lost, clusters) if counts >= LEAST_CLUSTERS else None,
-        "mcnemar_p": p.robust,
+        "mcnemar_p": p.robust if counts >= LEAST_CLUSTERS else p.exact,
         "mcnemar_exact_p": p.exact,
         "both_scored": len(both),
         "same_verdict": sum(a == b for a, b in both) / len(both) if both else None,

@@ -11,7 +11,7 @@ import numpy as np
 from evaluators.statistics import tables
 from evaluators.statistics.baselines import baselines, ceilings
 from evaluators.statistics.bootstrap import DRAWS, LEVEL, Statistic, cluster_sums
-from evaluators.statistics.intervals import FISHER, LOGIT, Interval, Scale, draw, rare, smooth
+from evaluators.statistics.intervals import FISHER, LOGIT, Interval, Scale, draw, few, rare, smooth
 from evaluators.statistics.position import figure, position, rate, undefined
 from evaluators.statistics.runs import JudgedRun, Sample
 
@@ -54,17 +54,14 @@ def score(run: JudgedRun, *, draws: int = DRAWS, seed: int = 0) -> dict[str, Any
 def agreement(samples: Sequence[Sample], draws: int = DRAWS, seed: int = 0) -> dict[str, Any]:
     """Accuracy, macro-F1 and kappa on the scored samples, and on all with the unscored counted as wrong."""
     labelled = [sample for sample in samples if sample.human is not None]
-    ways = {"scored": [sample for sample in labelled if sample.winner is not None], "unscored_as_wrong": labelled}
-    return {
-        name: of_verdicts(
-            [sample.human for sample in some if sample.human is not None],
-            [sample.winner for sample in some],
-            [sample.cluster for sample in some],
-            draws,
-            seed,
-        )
-        for name, some in ways.items()
-    }
+    scored = [sample for sample in labelled if sample.winner is not None]
+
+    def of(some: Sequence[Sample]) -> dict[str, Any]:
+        human = [sample.human for sample in some if sample.human is not None]
+        return of_verdicts(human, [s.winner for s in some], [s.cluster for s in some], draws, seed)
+
+    found = of(labelled)
+    return {"scored": found if len(scored) == len(labelled) else of(scored), "unscored_as_wrong": found}
 
 
 def of_verdicts(
@@ -83,7 +80,8 @@ def of_verdicts(
         value = tables.figure(statistic(drawn.total))
         if value is None:
             return {**undefined("one label is all there is"), "n": n}
-        return figure(value, n, Interval(why=why) if why else smooth(drawn, statistic, scale))
+        withheld = few(drawn.clusters) or why
+        return figure(value, n, Interval(why=withheld) if withheld else smooth(drawn, statistic, scale))
 
     labels = tables.labels_of(human)
     return {

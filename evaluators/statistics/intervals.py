@@ -59,7 +59,11 @@ def few(clusters: int) -> str | None:
     """Why so few clusters give no interval; None where there are enough."""
     if clusters >= LEAST_CLUSTERS:
         return None
-    return f"{clusters} {'query' if clusters == 1 else 'queries'}, and an interval takes {LEAST_CLUSTERS}"
+    return f"{_queries(clusters)}, and an interval takes {LEAST_CLUSTERS}"
+
+
+def _queries(count: int) -> str:
+    return f"{count} {'query' if count == 1 else 'queries'}"
 
 
 def rare(labels: Sequence[int], clusters: Sequence[Hashable]) -> str | None:
@@ -70,7 +74,7 @@ def rare(labels: Sequence[int], clusters: Sequence[Hashable]) -> str | None:
     label, where = min(seen.items(), key=lambda item: len(item[1]))
     if len(where) >= LEAST_WITH:
         return None
-    return f"people say {'tie' if label == 0 else label} in {len(where)} queries only"
+    return f"people say {'tie' if label == 0 else label} in {_queries(len(where))} only"
 
 
 def quantile(clusters: int, *, level: float = LEVEL) -> float:

@@ -4,7 +4,8 @@ D_c is by how many samples of query c the second judge leads, of those that one 
 judges are equally good, swapping them in a query changes nothing, so that D_c and -D_c are equally likely.
 
 - (sum D)^2 / sum D^2 is then about chi-squared with one degree of freedom, as in the cluster-robust forms of McNemar's
-  test (Obuchowski 1998; Durkalski et al. 2003). Where each query has one sample it is McNemar's (b - c)^2 / (b + c).
+  test (Obuchowski 1998; Durkalski et al. 2003). Where each query has one sample it is McNemar's (b - c)^2 / (b + c). It
+  takes some ten queries: of four where one judge leads by as much, 1 in 8 would be a false alarm.
 - Exactly, of the 2^k ways to swap the judges in the k queries where D is not 0, each is as likely as another. The share
   in which they are at least as far apart is summed, not drawn. Where each query has one sample it is McNemar's exact
   test. With few such queries it is too cautious.

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 from lab.data.errors import DataError, did_you_mean
 
 TextUnit = Literal["file", "paragraph", "line"]
+BeginToken = Literal["auto", "yes", "no"]
 
 BYTE_ALPHABET = 256
 """Entries of a byte-level vocabulary before the end token and the first merge."""
@@ -21,8 +22,8 @@ class DataConfig:
 
     source: tuple[str, ...] = ("builtin",)
     """`builtin` (source text of the Python standard library), or files, folders and globs of local text
-    (.txt, .md, .py, ...), JSON Lines (.jsonl, .json; also .gz) or Parquet, or one Hugging Face data set name,
-    which is streamed (`allenai/c4`)."""
+    (.txt, .md, .py, ...), JSON Lines or JSON (.jsonl, .json) or Parquet, the first two also as .gz, .bz2, .xz and .zst;
+    or one Hugging Face data set name, which is streamed (`allenai/c4`)."""
     subset: str | None = None
     """Configuration of the Hugging Face data set (`en`); none for local sources."""
     split: str = "train"
@@ -31,12 +32,15 @@ class DataConfig:
     """Split of the Hugging Face data set that held-out documents come from, in place of a share of the
     training split."""
     field: str = "text"
-    """Field of a JSON Lines, Parquet or Hugging Face record that holds the text."""
+    """Field of a JSON Lines, Parquet or Hugging Face record that holds the text; with dots, a field inside of others
+    (`meta.text`)."""
     text_unit: TextUnit = "file"
     """What one document is in a text file: the file, a paragraph (blank lines between) or a line."""
     tokenizer: str = "bpe:4096"
     """`bpe:VOCAB`: byte-level BPE with VOCAB entries, trained on the training documents and cached; or the
     name or folder of a Hugging Face tokenizer."""
+    begin_token: BeginToken = "auto"
+    """Put the tokenizer's begin token before every document. auto: where the tokenizer does so by itself."""
     block_length: int = 256
     """Length of a training sequence, in tokens."""
     heldout_fraction: float = 0.05
@@ -74,6 +78,10 @@ class DataConfig:
                 f"--data.text-unit {self.text_unit!r}: must be one of "
                 f"{', '.join(choices)}{did_you_mean(self.text_unit, choices)}"
             )
+        if self.begin_token not in get_args(BeginToken):
+            raise DataError(
+                f"--data.begin-token {self.begin_token!r}: must be one of {', '.join(get_args(BeginToken))}"
+            )
         for flag, value, least in (
             ("block-length", self.block_length, 1),
             ("heldout-blocks", self.heldout_blocks, 1),
@@ -109,7 +117,17 @@ class DataConfig:
 
     @property
     def cache_root(self) -> Path:
-        """The cache folder. The environment only picks this place, never a result."""
+        """The cache folder. The environment only picks this place, never a result.
+
+        Raises:
+            DataError: none is named, and the user has no home.
+        """
         if self.cache_dir is not None:
-            return Path(self.cache_dir).expanduser()
-        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "depthlab"
+            return Path(os.path.expanduser(self.cache_dir))
+        place = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+        if place.startswith("~"):
+            raise DataError(
+                "this user has no home folder (no HOME, no entry in passwd) to keep tokenised text in; name a folder "
+                "with --data.cache-dir"
+            )
+        return Path(place) / "depthlab"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
+from lab.data.begin import begin_token
 from lab.data.cache import content_key
 from lab.data.config import DataConfig
 from lab.data.documents import Document, in_share
@@ -41,7 +42,6 @@ class _MakeBatches(Protocol):
         start_sequences: int,
         states: Sequence[dict[str, Any]],
         tokens: int | None,
-        vocab_size: int | None,
     ) -> Batches: ...
 
 
@@ -54,18 +54,17 @@ class Corpus:
     heldout_bytes: np.ndarray
     """UTF-8 bytes of the text that each held-out token stands for, (n,) as `heldout.tokens`."""
     max_token_id: int
-    """Largest id on disk: both sides of an indexed source, the held-out side of a streamed one."""
+    """Largest id that is read: of both sides on disk of an indexed source, of any text for a streamed one."""
     _counts: dict[str, Any]
     _make_batches: _MakeBatches
     _more_heldout: str
-    _vocab_size: int | None = None
 
     def summary(self) -> dict[str, Any]:
         """Counts for people and for the run folder; None is what a streamed source does not know."""
         return dict(self._counts)
 
     def check_vocabulary(self, vocab_size: int) -> None:
-        """Check that every token id is below the model's `vocab_size`; a stream's ids as they come.
+        """Check that every token id is below the model's `vocab_size`.
 
         Raises:
             DataError: an id does not fit.
@@ -76,7 +75,6 @@ class Corpus:
                 f"tokenizer {self._counts['tokenizer']} has {self._counts['vocabulary']} entries. Choose the "
                 "--data.tokenizer that belongs to the model, or a model with a larger vocabulary"
             )
-        self._vocab_size = vocab_size
 
     def evaluated_blocks(self, asked: int | Literal["all"] | None) -> int:
         """How many held-out blocks `--eval.blocks` means; None is `EVALUATED`, or all where there are fewer.
@@ -131,7 +129,6 @@ class Corpus:
             start_sequences=start_sequences,
             states=states,
             tokens=tokens,
-            vocab_size=self._vocab_size,
         )
 
 
@@ -150,12 +147,13 @@ def prepare(config: DataConfig, tokenizer: PreTrainedTokenizerFast, *, seed: int
         DataError: the source cannot be used; the message says why and what to do.
     """
     source = resolve_source(config)
-    encoder = Encoder.of(tokenizer)
+    encoder = Encoder.of(tokenizer, begin_token(tokenizer, config.begin_token, flag="--data.begin-token"))
     about = {
         "source": " ".join(config.source),
         "tokenizer": tokenizer.name_or_path,
         "tokenizer_digest": encoder.digest,
         "vocabulary": encoder.vocabulary,
+        "begin_token": encoder.begin,
         "block_length": config.block_length,
     }
     if isinstance(source, LocalSource):
@@ -178,7 +176,7 @@ def _indexed(
     )
     train, heldout = make_blocks(files.train_path), make_blocks(files.heldout_path)
 
-    def make_batches(*, vocab_size: int | None, **position: Any) -> Batches:
+    def make_batches(**position: Any) -> Batches:
         return IndexedBatches(train, data_key=files.key, seed=seed, workers=config.workers, **position)
 
     counts = {
@@ -226,7 +224,7 @@ def _streamed(
 
     readers = min(config.readers, stream.num_shards)
 
-    def make_batches(*, vocab_size: int | None, **position: Any) -> Batches:
+    def make_batches(**position: Any) -> Batches:
         reading = Reading(
             stream=stream,
             readers=readers,
@@ -236,7 +234,6 @@ def _streamed(
             block_length=config.block_length,
             window=-(-config.shuffle_buffer // readers),
             seed=seed,
-            vocab_size=vocab_size,
         )
         identity = {
             "data": data_key,
@@ -266,7 +263,7 @@ def _streamed(
     return Corpus(
         heldout=heldout,
         heldout_bytes=np.load(bytes_path, mmap_mode="r"),
-        max_token_id=held.max_token_id,
+        max_token_id=encoder.max_text_id,
         _counts=counts,
         _make_batches=make_batches,
         _more_heldout=f"raise --data.heldout-blocks (now {config.heldout_blocks})"

@@ -16,7 +16,7 @@ from lab.data.hub import HubSource
 from lab.data.progress import bar
 from lab.data.token_file import TokenCounts, TokenWriter, encode_documents
 
-FORMAT = 2
+FORMAT = 3
 """Version of the token files; raise it when the same key would give other contents."""
 
 

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 from lab.data.cache import content_key
 from lab.data.documents import Document, Skipped, as_document, no_documents
 from lab.data.errors import DataError, missing_field
+from lab.data.records import ABSENT, field_names, value_at
 
 if TYPE_CHECKING:
     from datasets import DatasetBuilder, IterableDataset
-
-_ABSENT = object()
 
 
 @dataclass(frozen=True)
@@ -54,8 +53,8 @@ class HubSource:
         except ValueError as error:
             flag = "split" if split == self.split else "heldout-split"
             raise DataError(f"--data.{flag} {split}: {error} (data set {self.name})") from error
-        if stream.features is not None and self.field not in stream.features:
-            raise missing_field(f"data set {self.name}", self.field, stream.features)
+        if stream.features is not None and value_at(stream.features, self.field) is ABSENT:
+            raise missing_field(f"data set {self.name}", self.field, field_names(stream.features))
         return stream
 
     def documents(self, skipped: Skipped, *, split: str | None = None, progress: bool) -> Iterator[Document]:
@@ -66,8 +65,8 @@ class HubSource:
         """
         found = False
         for number, record in enumerate(self.stream(split or self.split, progress=progress)):
-            if number == 0 and self.field not in record:
-                raise missing_field(f"data set {self.name}", self.field, record)
+            if number == 0 and value_at(record, self.field) is ABSENT:
+                raise missing_field(f"data set {self.name}", self.field, field_names(record))
             document = record_document(record, self.field, skipped)
             if document is not None:
                 found = True
@@ -87,6 +86,12 @@ class HubSource:
             return load_dataset_builder(self.name, self.subset)
         except ValueError as error:
             raise DataError(f"--data.subset {self.subset}: {error} (data set {self.name})") from error
+        except RuntimeError as error:
+            raise DataError(
+                f"--data.source {self.name}: {str(error).strip().splitlines()[0]}. Code of a data set is not run: take "
+                f"its copy in Parquet (hf download {self.name} --repo-type dataset --revision refs/convert/parquet "
+                "--local-dir FOLDER) and give that folder"
+            ) from error
         except OSError as error:  # not found, gated, or no network: all of them are OSError in `datasets`
             raise DataError(
                 f"--data.source {self.name}: neither a file or folder here nor a data set that can be "
@@ -98,8 +103,8 @@ class HubSource:
 
 def record_document(record: dict[str, Any], field: str, skipped: Skipped) -> Document | None:
     """The document in a record, or None after counting in `skipped` why it has none."""
-    value = record.get(field, _ABSENT)
-    if value is _ABSENT:
+    value = value_at(record, field)
+    if value is ABSENT:
         skipped[f"no field {field!r}"] += 1
         return None
     return as_document(value, skipped)

@@ -29,7 +29,7 @@ from lab.data.packing import Batch, Blocks
 from lab.data.progress import bar
 from lab.data.token_file import TokenCounts, TokenWriter, encode_documents
 
-FORMAT = 3
+FORMAT = 4
 """Version of the token files; raise it when the same key would give other contents."""
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,8 +15,10 @@ from lab.data.cache import content_key
 from lab.data.config import DataConfig, TextUnit
 from lab.data.documents import Document, Skipped, as_document, no_documents
 from lab.data.errors import DataError, did_you_mean
+from lab.data.folders import files_of
+from lab.data.opening import readable, unreadable
 from lab.data.progress import bar
-from lab.data.readers import KNOWN, UNREADABLE, file_format, read_values
+from lab.data.readers import KNOWN, file_format, read_values
 from lab.hashing import file_hash
 
 BUILTIN = "builtin"
@@ -22,22 +26,24 @@ BUILTIN = "builtin"
 
 @dataclass(frozen=True)
 class LocalSource:
-    """Files, read in order."""
+    """Files, read in order, under the names by which they were given: a link's own, not its target's."""
 
     name: str
     files: tuple[Path, ...]
     field: str
     text_unit: TextUnit
-    left_out: int = 0
-    """Files of a kind that is not read, in folders; counted as skipped."""
+    left_out: tuple[tuple[str, str], ...] = ()
+    """(reason, name) of what folders hold besides; counted as skipped."""
 
     def fingerprint(self, *, progress: bool) -> str:
         """A key of everything that decides the documents: contents and formats of the files, in order."""
         digests = []
         with bar("hashing files", progress=progress, unit="B", total=self.bytes) as shown:
             for path in self.files:
-                status = path.stat()
-                digests.append([file_format(path), path.suffix, _digest(path, status.st_size, status.st_mtime_ns)])
+                with readable(path):
+                    status = path.stat()
+                    digest = _digest(path, status.st_size, status.st_mtime_ns)
+                digests.append([file_format(path), path.suffix, digest])
                 shown.update(status.st_size)
         return content_key(files=digests, left_out=self.left_out, field=self.field, text_unit=self.text_unit)
 
@@ -47,8 +53,9 @@ class LocalSource:
         Raises:
             DataError: a file is damaged, the field does not exist, or nothing was usable.
         """
-        if self.left_out:
-            skipped["unsupported file type"] += self.left_out
+        for reason, name in self.left_out:
+            skipped[reason] += 1
+            skipped.first.setdefault(reason, name)
         found = False
         for path in self.files:
             values = read_values(path, field=self.field, text_unit=self.text_unit, skipped=skipped)
@@ -80,7 +87,7 @@ def is_local(entry: str) -> bool:
         or glob.has_magic(entry)
         or entry.startswith(("/", "./", "../", "~"))
         or Path(entry).suffix.lower() in KNOWN
-        or Path(entry).exists()
+        or os.path.lexists(entry)
     )
 
 
@@ -90,46 +97,55 @@ def local_source(config: DataConfig) -> LocalSource:
     Raises:
         DataError: an entry names nothing, or a file of a kind that is not read.
     """
-    files: dict[Path, None] = {}
-    left_out = 0
+    files: dict[str, Path] = {}
+    left_out: list[tuple[str, str]] = []
     for entry in config.source:
-        found = _files(entry)
-        if Path(entry).expanduser().is_dir():
-            readable = [path for path in found if path.suffix.lower() not in UNREADABLE]
-            left_out += len(found) - len(readable)
-            found = readable
+        found, besides = _files(entry)
+        left_out += [(reason, path.name) for reason, path in besides]
         for path in found:
             file_format(path)
-            files[path.resolve()] = None
-    return LocalSource(", ".join(config.source), tuple(files), config.field, config.text_unit, left_out)
+            files.setdefault(os.path.realpath(path), path.absolute())
+    return LocalSource(", ".join(config.source), tuple(files.values()), config.field, config.text_unit, tuple(left_out))
 
 
-def _files(entry: str) -> list[Path]:
+def _files(entry: str) -> tuple[list[Path], list[tuple[str, Path]]]:
+    """What an entry names, and what a folder holds besides."""
     if entry == BUILTIN:
-        return builtin_files()
-    path = Path(entry).expanduser()
-    if path.is_file():
-        return [path]
-    if path.is_dir():
-        found = [inner for inner in sorted(path.rglob("*")) if inner.is_file() and not _hidden(inner, path)]
-    else:
-        found = [match for match in map(Path, sorted(glob.glob(str(path), recursive=True))) if match.is_file()]
+        return builtin_files(), []
+    path = Path(os.path.expanduser(entry))
+    if os.path.isdir(path):
+        found, left_out = files_of(path)
+        if not found:
+            raise _nothing_to_read(entry, left_out)
+        return found, left_out
+    matches = [path] if os.path.isfile(path) else [*map(Path, sorted(glob.glob(str(path), recursive=True)))]
+    found = [match for match in matches if match.is_file()]
     if not found:
         raise _nothing_there(entry, path)
-    return found
+    return found, []
 
 
-def _hidden(path: Path, folder: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+def _nothing_to_read(entry: str, left_out: Sequence[tuple[str, Path]]) -> DataError:
+    if not left_out:
+        return DataError(f"--data.source {entry}: the folder holds no file")
+    first = {reason: path.name for reason, path in reversed(left_out)}
+    listed = ", ".join(
+        f"{count} {reason} (first {first[reason]})"
+        for reason, count in Counter(reason for reason, _ in left_out).items()
+    )
+    return DataError(f"--data.source {entry}: the folder holds no file of text to train on; left out: {listed}")
 
 
 def _nothing_there(entry: str, path: Path) -> DataError:
-    if path.is_dir():
-        return DataError(f"--data.source {entry}: the folder holds no file")
+    if os.path.islink(path):
+        return DataError(f"--data.source {entry}: a link to {os.readlink(path)}, which is not there; fetch that file")
     if glob.has_magic(entry):
         return DataError(f"--data.source {entry}: no file matches this pattern (working folder: {Path.cwd()})")
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         return DataError(f"--data.source {entry}: no such file, and no folder {path.parent}")
-    neighbours = [neighbour.name for neighbour in path.parent.iterdir()]
+    try:
+        neighbours = os.listdir(path.parent)
+    except OSError as error:
+        return unreadable(path.parent, error)
     hint = did_you_mean(path.name, neighbours)
     return DataError(f"--data.source {entry}: no such file in {path.parent.resolve()}{hint}")

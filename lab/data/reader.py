@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
-from lab.data.documents import Document, Skipped, as_document
+from lab.data.documents import Document, Skipped
 from lab.data.encoder import Encoder
 from lab.data.errors import DataError
+from lab.data.hub import record_document
 
 if TYPE_CHECKING:
     import datasets
@@ -45,7 +46,6 @@ class Reading:
         block_length: T, in tokens.
         window: consecutive blocks of a reader that are shuffled together.
         seed: decides the order of a reader's files in each pass, and of the blocks in each window.
-        vocab_size: entries of the model's vocabulary, if ids must be checked against it.
     """
 
     stream: datasets.IterableDataset
@@ -56,7 +56,6 @@ class Reading:
     block_length: int
     window: int
     seed: int
-    vocab_size: int | None
 
 
 class Reader:
@@ -73,7 +72,7 @@ class Reader:
         """Block `index`, (T + 1,) int64.
 
         Raises:
-            DataError: no document to train on in this part, or an id that does not fit the vocabulary.
+            DataError: no document to train on in this part.
         """
         window, offset = divmod(index, self._reading.window)
         while self._blocks is None or self.position["window"] < window:
@@ -117,7 +116,7 @@ class Reader:
             for records in part.iter(batch_size=GROUP_RECORDS):
                 if texts := self._texts(records):
                     found = True
-                    yield epoch, source, self._encode(texts)
+                    yield epoch, source, np.concatenate(reading.encoder.encode(texts))
                 source = part.state_dict()
             if is_whole and not found:
                 raise DataError(
@@ -128,16 +127,8 @@ class Reader:
 
     def _texts(self, records: dict[str, list[Any]]) -> list[str]:
         skipped = Skipped()  # counted where the held-out documents are read; here they are only left out
-        values = records.get(self._reading.field, [])
-        documents = (as_document(value, skipped) for value in values)
+        columns = zip(*records.values(), strict=True)
+        documents = (
+            record_document(dict(zip(records, values, strict=True)), self._reading.field, skipped) for values in columns
+        )
         return [document.text for document in documents if document is not None and self._reading.keep(document)]
-
-    def _encode(self, texts: list[str]) -> np.ndarray:
-        tokens = np.concatenate(self._reading.encoder.encode(texts))
-        size = self._reading.vocab_size
-        if size is not None and tokens.max() >= size:
-            raise DataError(
-                f"token id {tokens.max()} does not fit the model's vocabulary of {size}: choose "
-                "the --data.tokenizer that belongs to the model, or a model with a larger vocabulary"
-            )
-        return tokens

@@ -49,8 +49,16 @@ def _load(name: str) -> PreTrainedTokenizerFast:
 
     try:
         return AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # `tokenizers` raises nothing more special
+        if type(error) is not Exception and not isinstance(error, (OSError, ValueError, ImportError, KeyError)):
+            raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if type(error) is Exception:
+            raise DataError(
+                f"--data.tokenizer {name}: its tokenizer.json is damaged or of another version of the library "
+                f"tokenizers than {tokenizers.__version__} ({reason}). Save it again with save_pretrained where it "
+                "loads, or use bpe:4096"
+            ) from error
         raise DataError(
             f"--data.tokenizer {name}: no tokenizer could be loaded from a folder or the Hugging Face hub of "
             f"that name ({reason}). Without a network, name a folder with tokenizer.json, or use bpe:4096"

@@ -35,6 +35,9 @@ class Diagnose:
     held-out blocks for a run, builtin for any other model."""
     text_field: Annotated[str, tyro.conf.arg(name="field")] = "text"
     """Field of a JSON Lines, Parquet or Hugging Face record of the probe that holds the text."""
+    begin_token: Literal["auto", "yes", "no"] = "auto"
+    """Begin token of the tokenizer before every document and block of text. auto: where the model was trained with
+    one, as its run, its tokenizer or its family says."""
     blocks: int | None = None
     """Blocks of the probe; as many as make about 4,096 tokens, and at least 8, if not given."""
     block_length: int | None = None
@@ -77,11 +80,12 @@ def main(argv: Sequence[str], *, prog: str) -> int:
 
 
 def _diagnose(wanted: Diagnose) -> None:
+    from lab.checkpoint.search import resolve
     from lab.diagnostics import registry, runs, targets
     from lab.diagnostics.engine.processes import Processes
     from lab.diagnostics.record import load
     from lab.diagnostics.show import show
-    from lab.errors import ConfigError, RunError
+    from lab.errors import ConfigError
 
     only = registry.chosen(wanted.only)
     shown = None if wanted.only is None else only
@@ -101,7 +105,7 @@ def _diagnose(wanted: Diagnose) -> None:
         wanted.probe,
         wanted.blocks,
         wanted.block_length,
-        {"field": wanted.text_field},
+        {"field": wanted.text_field, "begin": wanted.begin_token},
         wanted.out,
         wanted.again,
         wanted.dtype,
@@ -116,10 +120,7 @@ def _diagnose(wanted: Diagnose) -> None:
         if run and not wanted.latest:
             records = runs.diagnose_run(Path(wanted.path), plan)
         elif run:
-            found = targets.of_run(Path(wanted.path), say)
-            if not found:
-                raise RunError(f"{wanted.path} has no whole checkpoint yet")
-            records = [runs.diagnose(found[-1], plan)]
+            records = [runs.diagnose(targets.of_path(resolve(wanted.path)), plan)]
         else:
             records = [runs.diagnose(targets.of_path(wanted.path), plan)]
     finally:
@@ -131,6 +132,7 @@ def _diagnose(wanted: Diagnose) -> None:
 def _device(name: str) -> torch.device:
     import torch
 
+    from lab.diagnostics.engine.session import has_float64
     from lab.errors import ConfigError
 
     if name == "auto":
@@ -142,4 +144,6 @@ def _device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"--device {name}: {str(error).splitlines()[0]}") from error
+    if not has_float64(device):
+        raise ConfigError(f"--device {name}: has no float64, in which sums are kept; use cpu")
     return device

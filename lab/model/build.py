@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from functools import partial
+import warnings
 
 from accelerate.utils import set_seed
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PretrainedConfig, PreTrainedModel
 
 import normalization
+from lab.checkpoint import load_model
 from lab.checkpoint.search import resolve
 from lab.config.presets import check_preset
 from lab.config.sections import RunConfig
 from lab.errors import ConfigError
+from normalization.families import FAMILIES
 from normalization.specification import NormalizationSpec
 
 
@@ -66,7 +68,9 @@ def model_config(run: RunConfig, *, tokenizer_size: int, eos_token_id: int | Non
     try:
         return stock if carried is not None else normalization.config(stock, spec.scheme, **options)
     except ValueError as error:
-        raise ConfigError(f"--normalization.scheme {spec.scheme}: {error}") from error
+        known = stock.model_type in FAMILIES
+        blamed = f"--normalization.scheme {spec.scheme}" if known else f"--model.{_flag(run)} {source_of(run)}"
+        raise ConfigError(f"{blamed}: {error}") from error
 
 
 def build_model(run: RunConfig, *, tokenizer_size: int, eos_token_id: int | None) -> PreTrainedModel:
@@ -74,19 +78,25 @@ def build_model(run: RunConfig, *, tokenizer_size: int, eos_token_id: int | None
 
     Raises:
         ConfigError: as `model_config`; an attention implementation that is not there.
+        RunError: a checkpoint without the weights of its config, beside the norms that the scheme adds or drops.
     """
     config = model_config(run, tokenizer_size=tokenizer_size, eos_token_id=eos_token_id)
     settings = run.model
     if settings.checkpoint is not None:
-        build = partial(AutoModelForCausalLM.from_pretrained, source_of(run), config=config)
-    else:
-        build = partial(AutoModelForCausalLM.from_config, config)
+        own = _stock_config(run, tokenizer_size=tokenizer_size, eos_token_id=eos_token_id)
+        wanted, there = normalization.weight_names(config), normalization.weight_names(own)
+        return load_model(
+            source_of(run),
+            dtype="float32",
+            config=config,
+            attn_implementation=settings.attention,
+            added=wanted - there,
+            dropped=there - wanted,
+        )
     try:
-        model = build(dtype="float32", attn_implementation=settings.attention)
+        model = AutoModelForCausalLM.from_config(config, dtype="float32", attn_implementation=settings.attention)
     except (ImportError, ValueError) as error:
         raise ConfigError(f"--model.attention {settings.attention}: {error}") from error
-    if settings.checkpoint is not None:
-        return model
     # From the seed itself: how many numbers building has drawn before depends on how the model is sharded.
     set_seed(run.train.seed)
     normalization.initialize(model, settings.initialization, std=settings.std, embedding_std=settings.embedding_std)
@@ -100,6 +110,10 @@ def source_of(run: RunConfig) -> str:
     return run.model.config or run.model.preset
 
 
+def _flag(run: RunConfig) -> str:
+    return "checkpoint" if run.model.checkpoint is not None else "config"
+
+
 def _stock_config(run: RunConfig, *, tokenizer_size: int, eos_token_id: int | None) -> PretrainedConfig:
     wanted = run.model.vocab_size
     if run.model.checkpoint is None and run.model.config is None:
@@ -110,15 +124,33 @@ def _stock_config(run: RunConfig, *, tokenizer_size: int, eos_token_id: int | No
             eos_token_id=eos_token_id,
         )
     source = source_of(run)
-    flag = "checkpoint" if run.model.checkpoint else "config"
     try:
         config = AutoConfig.from_pretrained(source)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"--model.{flag} {source}: {error}") from error
-    if wanted is not None:
-        if run.model.checkpoint is not None and wanted != config.vocab_size:
+        raise ConfigError(f"--model.{_flag(run)} {source}: {error}") from error
+    # Nothing is padded here, and padding_idx would keep a real token's embedding from learning.
+    config.pad_token_id = None
+    _take_context(config, source)
+    if run.model.checkpoint is not None:
+        if wanted is not None and wanted != config.vocab_size:
             raise ConfigError(
                 f"--model.vocab-size {wanted}: the checkpoint {source} has {config.vocab_size}; leave the flag out"
             )
-        config.vocab_size = wanted
+        return config
+    size = wanted or tokenizer_size or config.vocab_size
+    if wanted is None and size != config.vocab_size:
+        warnings.warn(
+            f"the vocabulary has the {size:,} entries of the tokenizer, not the {config.vocab_size:,} of {source}; "
+            f"--model.vocab-size {config.vocab_size} keeps those",
+            stacklevel=2,
+        )
+    config.vocab_size, config.eos_token_id = size, eos_token_id
     return config
+
+
+def _take_context(config: PretrainedConfig, source: str) -> None:
+    """The configs that the papers of Mix-LN and LNS train with call the context max_sequence_length."""
+    written, _ = PretrainedConfig.get_config_dict(source)
+    length = written.get("max_sequence_length")
+    if length is not None and "max_position_embeddings" not in written:
+        config.max_position_embeddings = length

@@ -16,6 +16,7 @@ from evaluators import metrics
 from evaluators.running.tally import Agreement, agreement
 from evaluators.statistics import tables
 from evaluators.statistics.bootstrap import cluster_sums, resampled
+from evaluators.statistics.by_role import RoleCounts
 from evaluators.statistics.compare import paired
 from evaluators.statistics.figures import of_verdicts
 
@@ -182,8 +183,21 @@ def test_two_judges_on_the_same_samples() -> None:
     assert found["mcnemar_exact_p"] == pytest.approx(2 / 2**40)
     assert found["mcnemar_p"] == pytest.approx(2 * norm.sf(40**0.5))
     assert found["both_scored"] == 90 and found["same_verdict"] == pytest.approx(50 / 90)
+    # Four queries that lean the same way: 1 in 8, and not the 1 in 22 that chi-squared would have it.
+    few = paired([1] * 40, [2] * 40, [1] * 40, [f"q{at // 10}" for at in range(40)], draws=200)
+    assert few["mcnemar_p"] == few["mcnemar_exact_p"] == pytest.approx(1 / 8)
     silent = paired(human, [None] * 100, [None] * 100, [str(number) for number in range(100)], draws=200)
     assert silent["same_verdict"] is None and silent["both_scored"] == 0
     same = paired([1, 1], [1, 1], [1, 1], ["a", "b"], draws=200)
     assert same["difference"]["kappa"]["difference"] is None
     assert same["error_correlation"] is None
+
+
+def test_a_role_is_compared_with_verdicts_that_there_are() -> None:
+    """A scored review of an unscored sample agrees with no verdict, and is not held to disagree with one."""
+    review = {"neuron": 1, "scores": [8, 4]}
+    counts = RoleCounts()
+    for winner in (1, 2, None):
+        counts.add({"roles": [{"name": "A"}], "layers": [[review]], "human": None, "verdict": {"winner": winner}})
+    [row] = counts.table()
+    assert row["agrees_with_verdict"] == 0.5 and row["reviews"] == 3

@@ -21,9 +21,6 @@ _AROUND = 12
 _DAY_S = 86_400.0
 _ESCAPE = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)")
 _TITLE = re.compile(r"<(title|h1)\b[^>]*>([^<]*)", re.IGNORECASE)
-_AGAIN_IN = re.compile(r"(?:try again|retry) (?:in|after) ((?:\d+(?:\.\d+)?\s?(?:ms|s|m|h)[a-z]* ?)+)", re.IGNORECASE)
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s?(ms|s|m|h)", re.IGNORECASE)
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 @dataclass(frozen=True)
@@ -56,15 +53,13 @@ class Told:
 
     @property
     def retry_after_s(self) -> float | None:
-        """Seconds to wait, at most a day, from headers (RFC 9110, 10.2.3) or words; None where it does not say."""
+        """Seconds to wait, at most a day, from its headers (RFC 9110, 10.2.3); None where they do not say."""
         milliseconds, value = self.headers.get("retry-after-ms"), self.headers.get("retry-after")
         if (wait_s := _number(milliseconds)) is not None:
             return _bounded(wait_s / 1000)
-        if value is not None:
-            return _bounded(_until_s(value) if (wait_s := _number(value)) is None else wait_s)
-        if (said := _AGAIN_IN.search(self.message)) is None:
+        if value is None:
             return None
-        return _bounded(sum(float(number) * _SECONDS[unit.lower()] for number, unit in _DURATION.findall(said[1])))
+        return _bounded(_until_s(value) if (wait_s := _number(value)) is None else wait_s)
 
 
 def one_line(text: str, most: int = _MOST) -> str:

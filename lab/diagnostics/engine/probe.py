@@ -67,6 +67,8 @@ class Probe:
     """(blocks, T) int64 where documents are kept apart."""
     source: str = "token ids"
     """Where the text is from, for people."""
+    begin_token: int | None = None
+    """The token put before each document and block of text, where the model was trained with one."""
 
     def __post_init__(self) -> None:
         assert self.input_ids.shape == self.targets.shape == self.real.shape
@@ -173,4 +175,5 @@ class Probe:
             "tokens": int(self.real.sum()),
             "predicted": int((self.targets != IGNORED).sum()),
             "documents_apart": self.position_ids is not None,
+            "begin_token": self.begin_token,
         }

@@ -10,17 +10,21 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from lab.data.config import DataConfig
+from lab.config.read import load as load_settings
+from lab.data.begin import begin_token
+from lab.data.config import BeginToken, DataConfig
 from lab.data.corpus import prepare
 from lab.data.documents import Skipped
 from lab.data.encoder import Encoder
+from lab.data.errors import DataError
 from lab.data.local import LocalSource
-from lab.data.packing import Blocks
+from lab.data.packing import IGNORED, Blocks
 from lab.data.sources import resolve_source
 from lab.data.token_file import encode_documents
 from lab.diagnostics.engine.probe import Probe
 from lab.diagnostics.record import load
 from lab.errors import RunError
+from lab.runfolder.folder import CONFIG, TOKENIZER
 
 TOKENS = 4096
 """Of a probe, about, if the number of blocks is not given."""
@@ -56,21 +60,33 @@ def of_run(run_dir: Path, *, blocks: int | None, length: int | None, seed: int) 
     """
     from transformers import AutoTokenizer
 
-    from lab.config.read import load as load_settings
-    from lab.runfolder.folder import CONFIG, TOKENIZER
-
     run = load_settings(run_dir / CONFIG)
     if not (run_dir / TOKENIZER).is_dir():
         raise RunError(f"{run_dir} has no {TOKENIZER}/, so its held-out text cannot be read; give a --probe")
     tokenizer = AutoTokenizer.from_pretrained(run_dir / TOKENIZER)
-    heldout = prepare(run.data, tokenizer, seed=run.train.seed, progress=False).heldout
+    corpus = prepare(run.data, tokenizer, seed=run.train.seed, progress=False)
+    heldout = corpus.heldout
     if length is not None:
         heldout = Blocks(heldout.tokens, block_length=length, end=heldout.end, isolate=heldout.isolate)
-    return of_blocks(heldout, blocks, seed=seed, source=f"held-out blocks of {' '.join(run.data.source)}")
+    probe = of_blocks(heldout, blocks, seed=seed, source=f"held-out blocks of {' '.join(run.data.source)}")
+    return replace(probe, begin_token=corpus.summary()["begin_token"])
 
 
-def of_text(name: str, tokenizer: Any, *, blocks: int | None, length: int, seed: int, **data: Any) -> Probe:
+def of_text(
+    name: str,
+    tokenizer: Any,
+    *,
+    blocks: int | None,
+    length: int,
+    seed: int,
+    begin: BeginToken = "auto",
+    model_type: str = "",
+    **data: Any,
+) -> Probe:
     """Blocks of any text that `--data.source` takes: documents joined with the end token.
+
+    With a begin token it stands before every document, and in place of the first token of a block that begins within
+    one; nothing is predicted from that alone.
 
     Args:
         name: file, folder, glob, `builtin` or hub name.
@@ -78,6 +94,8 @@ def of_text(name: str, tokenizer: Any, *, blocks: int | None, length: int, seed:
         blocks: how many; about `TOKENS` tokens if None.
         length: T.
         seed: draws the blocks.
+        begin: whether there is a begin token, as `begin_token` takes it.
+        model_type: of the model's config, for that.
         **data: more settings of `DataConfig`, such as `field`.
 
     Raises:
@@ -88,7 +106,15 @@ def of_text(name: str, tokenizer: Any, *, blocks: int | None, length: int, seed:
             f"--probe {name}: the model comes without a tokenizer, so text cannot be read; give token ids, an array "
             "(blocks, tokens) in a .npy file"
         )
-    encoder = Encoder.of(tokenizer)
+    before = begin_token(tokenizer, begin, flag="--begin-token", model_type=model_type)
+    try:
+        encoder = Encoder.of(tokenizer, before)
+    except DataError as error:
+        reason = str(error).partition(": ")[2].partition(". ")[0]
+        raise RunError(
+            f"--probe {name}: text cannot be read with the tokenizer of this model: {reason}. Give token ids, an array "
+            "(blocks, tokens) in a .npy file, with --probe"
+        ) from error
     source = resolve_source(DataConfig(source=(name,), **data))
     skipped = Skipped()
     documents = (
@@ -102,7 +128,16 @@ def of_text(name: str, tokenizer: Any, *, blocks: int | None, length: int, seed:
         if tokens > wanted:
             break
     stream = Blocks(np.concatenate(pieces), block_length=length, end=encoder.end, isolate=False)
-    return of_blocks(stream, blocks, seed=seed, source=name)
+    probe = of_blocks(stream, blocks, seed=seed, source=name)
+    return probe if encoder.begin is None else _begun(probe, encoder.begin)
+
+
+def _begun(probe: Probe, begin: int) -> Probe:
+    """A probe whose blocks all begin with the begin token."""
+    ids, targets = probe.input_ids.copy(), probe.targets.copy()
+    targets[ids[:, 0] != begin, 0] = IGNORED
+    ids[:, 0] = begin
+    return replace(probe, input_ids=ids, targets=targets, begin_token=begin)
 
 
 def of_file(path: Path, *, blocks: int | None, length: int, seed: int) -> Probe:
@@ -144,6 +179,8 @@ def make_probe(
     blocks: int | None,
     length: int | None,
     seed: int,
+    begin: BeginToken = "auto",
+    model_type: str = "",
     **data: Any,
 ) -> Probe:
     """The probe that `--probe` names; held-out blocks for a run, built-in text for any other model if it names none.
@@ -156,6 +193,8 @@ def make_probe(
         blocks: how many.
         length: T; the run's, or up to `LENGTH`, if None.
         seed: draws the blocks.
+        begin: `--begin-token`, for text; `auto` is what the model's run has, where it has one.
+        model_type: of the model's config.
         **data: more settings of `DataConfig` for text.
     """
     if blocks is not None and blocks < 1:
@@ -163,10 +202,28 @@ def make_probe(
     if length is not None and length < 2:
         raise RunError(f"--block-length {length}: must be at least 2, so that a token is predicted")
     if wanted is None and run_dir is not None:
+        _refuse_begin(begin, "the held-out blocks of a run are what it was trained with (--data.begin-token)")
         return of_run(run_dir, blocks=blocks, length=length, seed=seed)
     length = length or min(LENGTH, longest or LENGTH)
-    if wanted is not None and Path(wanted).suffix in (".npy", ".npz", ".safetensors"):
-        return of_file(Path(wanted), blocks=blocks, length=length, seed=seed)
-    if wanted is not None and Path(wanted).suffix == ".json" and Path(wanted).with_suffix(".safetensors").is_file():
-        return of_file(Path(wanted), blocks=blocks, length=length, seed=seed)
-    return of_text(wanted or "builtin", tokenizer, blocks=blocks, length=length, seed=seed, **data)
+    path = Path(wanted or "")
+    is_record = path.suffix == ".json" and path.with_suffix(".safetensors").is_file()
+    if path.suffix in (".npy", ".npz", ".safetensors") or is_record:
+        _refuse_begin(begin, f"the tokens of {path} are taken as they are")
+        return of_file(path, blocks=blocks, length=length, seed=seed)
+    if begin == "auto" and run_dir is not None and (run_dir / CONFIG).is_file():
+        begin = load_settings(run_dir / CONFIG).data.begin_token
+    return of_text(
+        wanted or "builtin",
+        tokenizer,
+        blocks=blocks,
+        length=length,
+        seed=seed,
+        begin=begin,
+        model_type=model_type,
+        **data,
+    )
+
+
+def _refuse_begin(begin: BeginToken, reason: str) -> None:
+    if begin != "auto":
+        raise RunError(f"--begin-token {begin}: {reason}; leave the flag out, or name text with --probe")

@@ -18,27 +18,42 @@ from lab.errors import RunError
 from normalization.api import family_of
 from normalization.families import FAMILIES, Family
 
+WITHOUT_FLOAT64 = frozenset({"mps"})
+"""Types of devices."""
 
-def family(model: nn.Module) -> Family:
-    """Where a model keeps its layers, from the one table of families.
+
+def check_family(config: Any) -> None:
+    """Check that diagnostics know where models of a config keep their layers.
 
     Raises:
         RunError: an encoder, or a family that is not in the table; says what is missing.
     """
-    config: Any = model.config
     if getattr(config, "is_encoder_decoder", False):
         raise RunError(
             f"this {config.model_type!r} model has an encoder beside its decoder; diagnostics are for decoder-only "
             "causal LMs"
         )
-    try:
-        return family_of(model)
-    except ValueError as error:
+    if config.model_type.removeprefix("depthlab_") not in FAMILIES:
         raise RunError(
             f"diagnostics do not know where a {config.model_type!r} model keeps its layers: it has no entry in "
             f"normalization/families.py, which would name its decoder layers, their attention and MLP, the norms and "
             f"the weight matrices. Families: {', '.join(FAMILIES)}"
-        ) from error
+        )
+
+
+def family(model: nn.Module) -> Family:
+    """Where a model keeps its layers, from the one table of families.
+
+    Raises:
+        RunError: as `check_family`.
+    """
+    check_family(model.config)
+    return family_of(model)
+
+
+def has_float64(device: torch.device) -> bool:
+    """Whether a device computes in float64, in which the diagnostics keep their sums: Apple's GPUs (MPS) do not."""
+    return device.type not in WITHOUT_FLOAT64
 
 
 @dataclass(frozen=True)

@@ -320,3 +320,26 @@ def test_a_long_rest_ends_the_run_only_where_nothing_else_works(clock, others):
         assert all(answer.reply is not None for answer in found)
     else:
         assert isinstance(found[0], OutageError) and "asks to wait 86,400 s" in str(found[0])
+
+
+def test_cancelled_waits_leave_the_queue_and_places_are_free_again():
+    async def run():
+        window = Window(1, asyncio.Event())
+
+        async def hold(until: asyncio.Event) -> None:
+            async with window.place():
+                await until.wait()
+
+        first, last = asyncio.Event(), asyncio.Event()
+        tasks = [asyncio.create_task(hold(event)) for event in (first, last, last)]
+        await asyncio.sleep(0)
+        tasks[1].cancel()
+        await asyncio.sleep(0)
+        first.set()  # the place goes to the third at once, which is cancelled before it runs
+        await asyncio.sleep(0)
+        tasks[2].cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        last.set()
+        await asyncio.wait_for(hold(last), 30)
+
+    asyncio.run(run())

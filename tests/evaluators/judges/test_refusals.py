@@ -66,8 +66,7 @@ SAMPLES = [
     (vendors.events({}, 0), "call"),
 ]
 AGAIN = [
-    (refusal(429, "Rate limit reached. Please try again in 1m2.5s."), "rate", 62.5),
-    (refusal(429, "Please retry after 20 seconds."), "rate", 20.0),
+    (refusal(429, "Rate limit reached. Please try again in 20s."), "rate", None),
     (
         Answer(
             [{"error": {"code": 429, "message": "You exceeded your current quota", "status": "RESOURCE_EXHAUSTED"}}],

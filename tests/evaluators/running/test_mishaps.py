@@ -232,7 +232,7 @@ def test_nobody_there_is_told_within_give_up_with_a_word_while_waiting(judge, tm
     assert "it is tried again for up to 1 s (--give-up)" in done.stderr
 
 
-ODD = ("lone \ud83d surrogate", "line\u2028end\u2029s\x85here", "null \x00 byte", "big " * 50_000, "\x1b[2J")
+ODD = ("lone \ud83d surrogate", "line\u2028end\u2029s\x85here", "null \x00 byte", "big " * 10_000, "\x1b[2J")
 
 
 @pytest.mark.parametrize("odd", ODD, ids=("surrogate", "ends", "null", "big", "escape"))
@@ -264,3 +264,13 @@ def test_replies_that_hold_anything_are_stored_shown_and_read_again(judge, serve
     assert shown.returncode == 0 and "\x1b" not in shown.stdout and "\x00" not in shown.stdout
     listed = judge("show", "--out", "out")
     assert listed.returncode == 0
+
+
+def test_ten_megabytes_are_stored_shown_and_read_again(judge, server, words, tmp_path):
+    server.reply = lambda body: "big " * 2_500_000 + f"\n{REVIEW}"
+    assert judge(*words(1, "--preset", "single", "--max-tokens", 10_000_000)).returncode == 0
+    (record,) = records(tmp_path / "out")
+    assert record["verdict"]["winner"] == 1 and len(record["layers"][0][0]["calls"][0]["text"]) > 10_000_000
+    again = judge(*words(1, "--preset", "single", "--max-tokens", 10_000_000, out="again"))
+    assert again.returncode == 0 and len(server.requests) == 1
+    assert judge("show", "s0", "--out", "out").returncode == 0

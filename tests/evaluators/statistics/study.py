@@ -6,6 +6,7 @@ with the project's code but the figures under test.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from numpy.typing import NDArray
 
 from evaluators.statistics.compare import paired
 from evaluators.statistics.figures import of_verdicts
-from evaluators.statistics.intervals import share
+from evaluators.statistics.intervals import LOG, Interval, draw, share, smooth
+from evaluators.statistics.leaderboard import Game, leaderboard
 
 Labels = NDArray[np.int64]
 COMMON = (0.2, 0.45, 0.35)
@@ -176,6 +178,44 @@ def compared(
     return Compared(**seen, significant=significant, studies=studies)
 
 
+def strengths(queries: int, votes: int, studies: int, *, draws: int = 200, seed: int = 0) -> dict[str, Seen]:
+    """Coverage of strengths and win rates of three systems: a query has a game of each pair, and all voters agree."""
+    random, seen = np.random.default_rng(seed), {"strength": Seen(), "win rate": Seen()}
+    true = {"a": 0.7, "b": 0.0, "c": -0.7}
+    beats = {pair: 1 / (1 + np.exp(true[pair[1]] - true[pair[0]])) for pair in itertools.permutations(true, 2)}
+    pairs = list(itertools.combinations(true, 2))
+    clusters = [query for query in range(queries) for _ in range(votes * len(pairs))]
+    for study in range(studies):
+        games: list[Game] = []
+        for _ in range(queries):
+            for one, other in pairs:
+                games += [(one, other, 1 if random.random() < beats[one, other] else 2)] * votes
+        for item in leaderboard(games, clusters, draws=draws, seed=study):
+            own = item.strength_interval or Interval()
+            seen["strength"].add(own.low, own.high, true[item.system])
+            rate = float(np.mean([beats[item.system, other] for other in true if other != item.system]))
+            seen["win rate"].add(item.win_rate_interval.low, item.win_rate_interval.high, rate)
+    return seen
+
+
+def times_faster(queries: int, samples: int, studies: int, *, draws: int = 300, seed: int = 0) -> Seen:
+    """Coverage of a ratio of mean seconds, 2 in truth: gamma times, a query's all longer or shorter together."""
+    random, seen = np.random.default_rng(seed), Seen()
+    clusters = [query for query in range(queries) for _ in range(2 * samples)]
+    for study in range(studies):
+        hard = np.repeat(random.gamma(4, 1 / 4, queries), 2 * samples)
+        assisted = np.tile(np.repeat([1.0, 0.0], samples), queries)
+        seconds = hard * random.gamma(2, np.where(assisted, 5.0, 10.0))
+        rows = np.stack([seconds * assisted, assisted, seconds * (1 - assisted), 1 - assisted], axis=1)
+        found = smooth(draw(rows, clusters, draws=draws, seed=study), _ratio, LOG)
+        seen.add(found.low, found.high, 2.0)
+    return seen
+
+
+def _ratio(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(sums[..., 2] / sums[..., 3] * sums[..., 1] / sums[..., 0])
+
+
 def _percent(value: float) -> str:
     return "-" if np.isnan(value) else f"{100 * value:.1f}"
 
@@ -230,6 +270,17 @@ def main() -> None:
             )
             for design in (*DESIGNS, Design(80, 4, 0.3, RARE), Design(500, 4))
             for equal in [compared(design, (0.7, 0.7), studies[design.queries])]
+        ),
+    )
+    _rows(
+        ("queries x votes", "strength", "win rate", "times faster"),
+        (
+            (
+                f"{queries} x {votes}",
+                *(_percent(seen.coverage) for seen in strengths(queries, votes, many).values()),
+                _percent(times_faster(queries, votes, many).coverage),
+            )
+            for queries, votes, many in ((20, 1, 1000), (20, 4, 1000), (80, 4, 500), (500, 1, 300))
         ),
     )
 

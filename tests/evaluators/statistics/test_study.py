@@ -10,7 +10,17 @@ import math
 
 import pytest
 
-from tests.evaluators.statistics.study import COMMON, RARE, Design, Seen, agreement, compared, shares
+from tests.evaluators.statistics.study import (
+    COMMON,
+    RARE,
+    Design,
+    Seen,
+    agreement,
+    compared,
+    shares,
+    strengths,
+    times_faster,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -75,3 +85,12 @@ def test_more_queries_find_a_difference_more_often_and_more_samples_of_a_query_d
     }
     assert found[20, 1] == pytest.approx(found[20, 10], abs=0.08)
     assert found[20, 10] < found[80, 4] < found[500, 1] and found[500, 1] > 0.98
+
+
+@pytest.mark.parametrize(("queries", "votes", "studies"), [(20, 1, 200), (20, 4, 200), (80, 4, 150)])
+def test_strengths_win_rates_and_ratios_of_times(queries: int, votes: int, studies: int) -> None:
+    for name, seen in strengths(queries, votes, studies).items():
+        # Three intervals of a study, whose errors are related.
+        slack = 3 * math.sqrt(0.95 * 0.05 / studies)
+        assert 0.93 - slack <= seen.coverage <= 0.97 + slack, (name, seen)
+    assert _covers(times_faster(queries, votes, 3 * studies))

@@ -39,7 +39,7 @@ def test_unusable_text_files_are_counted(tmp_path: Path) -> None:
     write(tmp_path / ".hidden", "hidden")
     texts, skipped = read(DataConfig(source=(str(tmp_path),)))
     assert texts == ["good"]
-    assert skipped == {"empty": 2, "invalid UTF-8": 1, "unsupported file type": 1}
+    assert skipped == {"empty": 2, "invalid UTF-8": 1, "unsupported file type": 1, "hidden file or folder": 1}
 
 
 def test_nothing_usable_is_an_error_with_the_reasons(tmp_path: Path) -> None:
@@ -87,7 +87,8 @@ def test_a_wrong_field_lists_those_that_exist(tmp_path: Path) -> None:
     ("content", "said"),
     [
         ('{"text": "x"}\n{"text": "y', r":2: not valid JSON .*incomplete download"),
-        ('[{"text": "x"}]', r":1: a JSON list, not an object"),
+        ('["x"]', r":1: a JSON str, not an object"),
+        ('{"text": "x"}\n3', r":2: a JSON int, not an object"),
     ],
 )
 def test_broken_lines_name_file_and_line(tmp_path: Path, content: str, said: str) -> None:
@@ -127,12 +128,12 @@ def test_parquet(tmp_path: Path) -> None:
         ("*.md", "no file matches this pattern"),
         ("nowhere/a.txt", "no folder"),
         ("empty", "holds no file"),
-        ("a.zst", r"\.zst files are not read"),
+        ("a.zip", r"\.zip files are not read"),
     ],
 )
 def test_missing_sources(tmp_path: Path, entry: str, said: str) -> None:
     write(tmp_path / "wikipedia.txt", "x")
-    write(tmp_path / "a.zst", "x")
+    write(tmp_path / "a.zip", "x")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=rf"--data\.source .*{said}"):
         resolve_source(DataConfig(source=(f"{tmp_path}/{entry}",)))
