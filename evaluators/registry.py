@@ -40,7 +40,7 @@ class Registry(Generic[T]):
         self.group = group
         self._package = package
         self._path = path
-        self._own: dict[str, T] = {}
+        self._things: dict[str, T] = {}
         self._others: dict[str, tuple[T, str]] = {}
         """Of plug-ins: the thing and where it comes from."""
         self._complete = False
@@ -51,9 +51,9 @@ class Registry(Generic[T]):
         if _taking and not getattr(thing, "__module__", "").startswith("evaluators."):
             _taking[-1].append((self, name, thing))
             return
-        if name in self._own:
+        if name in self._things:
             raise ValueError(f"two {self.kind}s are called {name!r}")
-        self._own[name] = thing
+        self._things[name] = thing
 
     def register(self, name: str) -> Callable[[T], T]:
         """Decorator that registers what it decorates."""
@@ -129,7 +129,7 @@ class Registry(Generic[T]):
             for module in pkgutil.iter_modules(self._path):
                 importlib.import_module(f"{self._package}.{module.name}")
             self._complete = True
-        return self._own
+        return self._things
 
 
 @dataclass(frozen=True)
