@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -9,6 +11,8 @@ from importlib import import_module
 
 PROG = "depthlab"
 EXIT_INTERRUPTED = 130
+EXIT_PIPE = 141
+"""The reader of the output went away, as a shell tells it of SIGPIPE."""
 COMMANDS = {
     "pretrain": ("lab.pretrain", "train a causal LM with a normalization scheme, in one process"),
     "describe": ("lab.commands.describe", "print the normalization plan of a checkpoint, layer by layer"),
@@ -50,6 +54,23 @@ def usage() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Dispatch to a subcommand; the exit code is its own, 2 for a wrong one."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that knows ASCII alone shows the rest as codes
+    try:
+        try:
+            return _dispatch(argv)
+        finally:
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Who reads, such as `head`, has seen enough. What is still buffered goes nowhere, or Python would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_PIPE
+
+
+def _dispatch(argv: Sequence[str] | None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help"):
         print(usage())
@@ -65,10 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f" Did you mean {near[0]}?" if near else ""
         print(f"error: unknown subcommand {name!r}.{hint} Choose from {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
-    try:
-        return import_module(COMMANDS[name][0]).main(words[1:], prog=f"{PROG} {name}")
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+    return import_module(COMMANDS[name][0]).main(words[1:], prog=f"{PROG} {name}")
 
 
 if __name__ == "__main__":
