@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
 
+from lab.quiet import print_any_name
+
 PROG = "depthlab"
 EXIT_INTERRUPTED = 130
 COMMANDS = {
@@ -50,6 +52,7 @@ def usage() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Dispatch to a subcommand; the exit code is its own, 2 for a wrong one."""
+    print_any_name()
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help"):
         print(usage())
