@@ -28,7 +28,7 @@ from evaluators.running.folder import to_record
 from evaluators.running.settings import dump
 from evaluators.samples import Pair
 from evaluators.statistics import tables
-from evaluators.statistics.bootstrap import bootstrap
+from evaluators.statistics.intervals import FISHER, draw, smooth
 from evaluators.values import Judgement, Order, Record, Review, Role, Usage, Verdict
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def bootstrap_s(count: int) -> float:
     human, judge = rng.integers(0, 3, (2, count)).tolist()
     rows = tables.cells(human, judge)
     began = time.perf_counter()
-    bootstrap(rows, range(count), tables.kappa(False), draws=10_000)
+    smooth(draw(rows, range(count), draws=10_000), tables.kappa(True), FISHER)
     return time.perf_counter() - began
 
 

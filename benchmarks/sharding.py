@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
@@ -24,6 +24,7 @@ import tyro
 from lab.config.sections import CheckpointConfig, LogConfig, ModelConfig, MonitorsConfig, RunConfig, TrainConfig
 from lab.data import DataConfig, load_tokenizer, prepare
 from lab.model.build import build_model
+from lab.monitors import Monitors
 from lab.parallel.accelerator import make_accelerator
 from lab.parallel.heartbeat import Heartbeat
 from lab.quiet import quieten
@@ -31,6 +32,7 @@ from lab.runfolder.console import Console
 from lab.runfolder.folder import create as create_run_folder
 from lab.runfolder.text import table
 from lab.training.loop import Trainer
+from lab.training.process import Process
 
 CHECKPOINTS = 3
 
@@ -108,15 +110,19 @@ def worker(options: dict) -> None:
     tokenizer = load_tokenizer(run.data, progress=False)
     corpus = prepare(run.data, tokenizer, seed=0, progress=False)
     model = build_model(run, tokenizer_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id)
-    trainer = Trainer(run, model, corpus, tokenizer, accelerator, Console(enabled=False), Heartbeat(3600), None)
+    process = Process(accelerator, Console(enabled=False), Heartbeat(3600))
+    trainer = Trainer(run, model, corpus, tokenizer, process, None)
     if accelerator.is_main_process:
         create_run_folder(run, derived={}, data={}, world_size=wanted.processes)
     trainer.logbook.open()
-    arms = {"plain": run, "monitored": replace(run, monitors=MonitorsConfig(every=1))}
+    arms = {
+        "plain": trainer.monitors,
+        "monitored": Monitors(MonitorsConfig(every=1), model, trainer.learner.groups),
+    }
     seconds: dict[str, list[float]] = {name: [] for name in arms}
     for turn in range(wanted.turns + 1):
         for name in list(arms) if turn % 2 else reversed(list(arms)):
-            trainer.run_config = arms[name]
+            trainer.monitors = arms[name]
             begun = time.perf_counter()
             for _ in range(wanted.steps):
                 trainer.advance()
@@ -133,8 +139,8 @@ def worker(options: dict) -> None:
         peak = torch.cuda.max_memory_allocated() if on_gpu else psutil.Process().memory_info().rss
         per_second = tokens / median(seconds["plain"])
         mfu = None
-        if trainer.peak_flops is not None:
-            mfu = per_second * trainer.flops_per_token / (trainer.peak_flops * wanted.processes)
+        if trainer.logbook.peak_flops is not None:
+            mfu = per_second * trainer.logbook.flops_per_token / (trainer.logbook.peak_flops * wanted.processes)
         ratio = median(b / a for a, b in zip(seconds["plain"], seconds["monitored"], strict=True))
         figures = {
             "ms/step": f"{1000 * median(seconds['plain']):.0f}",

@@ -27,6 +27,7 @@ from lab.runfolder.console import Console
 from lab.runfolder.text import table
 from lab.training.loop import Trainer
 from lab.training.optim import build_optimizer
+from lab.training.process import Process
 
 
 @dataclass(frozen=True)
@@ -109,9 +110,8 @@ class Ours:
         Path(run.run_dir).mkdir()
         corpus, model, tokenizer = parts(run)
         accelerator = make_accelerator(run)
-        self.trainer = Trainer(
-            run, model, corpus, tokenizer, accelerator, Console(enabled=False), Heartbeat(3600), None
-        )
+        process = Process(accelerator, Console(enabled=False), Heartbeat(3600))
+        self.trainer = Trainer(run, model, corpus, tokenizer, process, None)
         self.trainer.logbook.open()
 
     def steps(self, number: int) -> None:

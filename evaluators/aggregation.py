@@ -34,7 +34,8 @@ def aggregate(layers: Sequence[Layer], aggregation: str, tie_margin: float) -> V
     """The verdict of all layers; of the last one where the aggregation says so.
 
     Both answer orders weigh the same: the mean is taken over each order's reviews and then over the orders. Without a
-    failure that is the plain mean; with one, a position bias still cancels.
+    failure that is the plain mean; with one, a position bias still cancels. Where it could not, because no review of an
+    order was scored, there is no verdict.
     """
     _, contribution, weighted = AGGREGATIONS[aggregation]
     used = [item for layer in (layers[-1:] if aggregation.endswith("-last") else layers) for item in layer]
@@ -47,16 +48,16 @@ def aggregate(layers: Sequence[Layer], aggregation: str, tie_margin: float) -> V
     if not reviews:
         return Verdict(None, None, None, 0, unscored, _why(used))
 
-    def mean(order: str, position: int) -> float | None:
-        own = [review for review in reviews if review.order == order]
-        weights = [review.confidence or 0.0 if weighted else 1.0 for review in own]
-        total = sum(weights)
-        terms = (weight * contribution(review)[position] for weight, review in zip(weights, own, strict=True))
-        return sum(terms) / total if total else None
-
     scores = []
     for position in range(len(reviews[0].scores)):
-        means = [value for order in ("12", "21") if (value := mean(order, position)) is not None]
+        means = []
+        for order in sorted({item.order for item in used}):
+            own = [review for review in reviews if review.order == order]
+            weights = [(review.confidence or 0.0) if weighted else 1.0 for review in own]
+            if not sum(weights):
+                return Verdict(None, None, None, 0, unscored, _one_order(order))
+            terms = (weight * contribution(review)[position] for weight, review in zip(weights, own, strict=True))
+            means.append(sum(terms) / sum(weights))
         scores.append(fmean(means))
     if len(scores) == 1:
         return Verdict(None, None, tuple(scores), len(reviews), unscored)
@@ -71,3 +72,10 @@ def _why(used: Sequence[Review | Failure]) -> str:
     if not reasons:
         return "no review states a confidence above 0"
     return f"no review was scored; the first: {reasons[0]}"
+
+
+def _one_order(order: str) -> str:
+    return (
+        f"no review that was shown response {order[0]} first counts; one order alone would carry the judge's "
+        "position bias"
+    )

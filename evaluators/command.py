@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from importlib import import_module
 
 from evaluators.errors import EXIT_ERROR, EXIT_PIPE, EXIT_USAGE, ConfigError, UserError
+from evaluators.saying import say
 
 COMMANDS = {
     "run": ("evaluators.commands.run", "judge a file of pairs with a network of LLM reviewers"),
@@ -58,13 +59,13 @@ def main(argv: Sequence[str], *, prog: str) -> int:
     """
     words = list(argv)
     if not words or words[0] in ("-h", "--help"):
-        print(usage(prog))
+        say(usage(prog))
         raise SystemExit(0 if words else EXIT_USAGE)
     name = words[0]
     if name not in COMMANDS:
         near = get_close_matches(name, COMMANDS, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
-        print(f"error: unknown subcommand {name!r}.{hint} Choose from {', '.join(COMMANDS)}", file=sys.stderr)
+        say(f"error: unknown subcommand {name!r}.{hint} Choose from {', '.join(COMMANDS)}", file=sys.stderr)
         return EXIT_USAGE
     try:
         code: int = import_module(COMMANDS[name][0]).main(words[1:], prog=f"{prog} {name}")
@@ -75,5 +76,5 @@ def main(argv: Sequence[str], *, prog: str) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_PIPE
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        say(f"error: {error}", file=sys.stderr, flush=True)
         return EXIT_USAGE if isinstance(error, ConfigError) else EXIT_ERROR

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from evaluators.reading.thoughts import split, whole
 from evaluators.samples import Pair
 from evaluators.values import Order, Review, Role, Usage
 
@@ -15,6 +16,14 @@ class Message:
 
     role: Literal["system", "user", "assistant"]
     content: str
+
+
+def folded(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The system message at the head of the first one after it, for templates and servers that know no such role."""
+    if len(messages) < 2 or messages[0].role != "system":
+        return messages
+    head, first, *rest = messages
+    return (Message(first.role, f"{head.content}\n\n{first.content}"), *rest)
 
 
 @dataclass(frozen=True)
@@ -56,11 +65,13 @@ class Call:
     schema: dict[str, Any] | None = None
     """JSON schema of the reply; None: free text."""
     scale: tuple[int, int] = (1, 10)
+    draw: int = 0
+    """How many equal questions came before it in its layer: neurons with one prompt are several draws, not copies."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What a judge said."""
+    """What a judge said. Thoughts are split off its text as it is made, whichever judge made it and in what form."""
 
     text: str
     usage: Usage
@@ -68,3 +79,15 @@ class Reply:
     """Why it ended: "stop", or "length" where it was cut off."""
     expected: tuple[float, ...] | None = None
     """Expected scores under the token probabilities, in the order shown; None where the judge gives none."""
+    thoughts: str = ""
+    """What the model thought before it answered: kept, and read by nobody."""
+    unclosed: bool = False
+    """It ends within its thoughts."""
+    adapted: tuple[str, ...] = ()
+    """What was not sent as asked for, because the server does not take it: "no seed"."""
+
+    def __post_init__(self) -> None:
+        said = split(self.text)
+        object.__setattr__(self, "text", said.text)
+        object.__setattr__(self, "thoughts", "\n".join(filter(None, (whole(self.thoughts), said.thoughts))))
+        object.__setattr__(self, "unclosed", self.unclosed or said.unclosed)

@@ -44,8 +44,9 @@ def macro_f1(
     """Mean over `labels` of F1 = 2 TP / (2 TP + FP + FN).
 
     Args:
-        labels: those of the mean; if not given, those that people or the judge use. A label that neither uses has no
-            F1 (0/0) and is left out of the mean.
+        labels: those of the mean; if not given, those that people use, whatever the judge says: one verdict that no
+            person ever gives is an error, and not one more label to be averaged over. A label that is given and that
+            neither uses has no F1 (0/0) and is left out of the mean.
     """
     return of_counts(_counted(human, judge, unscored), labels).macro_f1
 
@@ -55,13 +56,20 @@ def cohen_kappa(human: Sequence[int], judge: Sequence[int | None], *, unscored: 
     return of_counts(_counted(human, judge, unscored)).kappa
 
 
-def order_agreement(order12: Sequence[int | None], order21: Sequence[int | None]) -> float | None:
+def order_agreement(
+    order12: Sequence[int | None], order21: Sequence[int | None], *, unscored: Unscored = "exclude"
+) -> float | None:
     """Position consistency: share of samples with the same verdict in both answer orders.
 
-    Verdicts are of the sample's own responses, whichever was shown first. Two unscored verdicts agree (so LLMBar).
+    Verdicts are of the sample's own responses, whichever was shown first. An unscored verdict agrees with none: samples
+    that have one are left out, or with "wrong" count as not the same.
     """
     _same_length(order12, order21)
-    return sum(a == b for a, b in zip(order12, order21, strict=True)) / len(order12) if order12 else None
+    _known(unscored)
+    same = sum(a == b and a is not None for a, b in zip(order12, order21, strict=True))
+    scored = sum(a is not None and b is not None for a, b in zip(order12, order21, strict=True))
+    n = scored if unscored == "exclude" else len(order12)
+    return same / n if n else None
 
 
 def first_position_rate(order12: Sequence[int | None], order21: Sequence[int | None]) -> float | None:
@@ -85,13 +93,17 @@ def _counted(human: Sequence[int], judge: Sequence[int | None], unscored: Unscor
     for label in human:
         if label not in (0, 1, 2):
             raise ValueError(f"human label {label!r}: must be 1, 2 or 0 (tie); drop samples without one")
-    if unscored not in ("exclude", "wrong"):
-        raise ValueError(f"unscored {unscored!r}: must be exclude or wrong")
+    _known(unscored)
     for verdict in judge:
         if verdict not in (0, 1, 2, None):
             raise ValueError(f"verdict {verdict!r}: must be 1, 2, 0 (tie) or None (unscored)")
     rows = zip(human, judge, strict=True)
     return Counter((int(a), None if b is None else int(b)) for a, b in rows if b is not None or unscored == "wrong")
+
+
+def _known(unscored: str) -> None:
+    if unscored not in ("exclude", "wrong"):
+        raise ValueError(f"unscored {unscored!r}: must be exclude or wrong")
 
 
 def _same_length(one: Sequence[object], other: Sequence[object]) -> None:

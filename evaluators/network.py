@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 from evaluators.aggregation import AGGREGATIONS, aggregate
 from evaluators.errors import ConfigError
@@ -69,7 +71,19 @@ class Network:
             raise ConfigError(f"--temperatures {self.temperatures}: each must be between 0 and 2, or None")
         if self.roles is not None and any(not role.strip() for role in self.roles):
             raise ConfigError("--roles: a role is empty")
+        if self.roles and self.width is not None and self.width > len(self.roles):
+            raise ConfigError(
+                f"--width {self.width}: there are {len(self.roles)} --roles; name as many, or leave it out"
+            )
         self.window  # noqa: B018 - raises where the connection is malformed
+
+    def stored(self) -> dict[str, Any]:
+        """All settings and the class, as JSON keeps them; `restored` reads them back."""
+        kind = type(self)
+        return {
+            "class": f"{kind.__module__}.{kind.__qualname__}",
+            **json.loads(json.dumps(dataclasses.asdict(self), default=str)),
+        }
 
     @property
     def window(self) -> int | None:
@@ -105,7 +119,7 @@ class Network:
         """Judge one sample."""
         roles, calls, failure = await self._roles(pair, reviewers)
         if failure is not None:
-            return _without_roles(failure)
+            return _without_roles(failure, calls)
         layers: list[Layer] = []
         for layer in range(1, self.depth + 1):
             layers.append(await self._layer(pair, roles, layer, layers[-1] if layers else (), reviewers))
@@ -161,9 +175,19 @@ class Network:
         return within[0] if len(within) == 1 else Role("; ".join(other.text for other in within))
 
 
-def _without_roles(failure: Failure) -> Judgement:
+def restored(settings: Mapping[str, Any]) -> Network:
+    """The shape that `stored` wrote, whatever class it was: for statistics, not for judging again."""
+    known = {item.name for item in dataclasses.fields(Network)}
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in settings.items() if name in known
+    }
+    return Network(**values)
+
+
+def _without_roles(failure: Failure, calls: tuple[Record, ...]) -> Judgement:
     verdict = Verdict(None, None, None, 0, 0, f"no roles: {failure.reason}")
-    return Judgement((), failure.calls, (), verdict, failures=(failure,))
+    # The calls stand in one place, so that nobody bills them twice.
+    return Judgement((), calls, (), verdict, failures=(replace(failure, calls=()),))
 
 
 def _at_least(low: int, flag: str, value: int) -> None:

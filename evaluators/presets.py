@@ -20,7 +20,7 @@ architecture = architectures.register
 
 def summary(name: str) -> str:
     """The first line of an architecture's docstring."""
-    return (inspect.getdoc(architectures.get(name, flag="--preset")) or "").splitlines()[0]
+    return (inspect.getdoc(architectures.get(name, flag="--preset")) or "").partition("\n")[0]
 
 
 @architecture("widedeep")

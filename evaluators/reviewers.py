@@ -1,67 +1,47 @@
-"""Who fills the neurons: renders prompts, asks judges, reads replies, asks again where they are unusable."""
+"""Who fills the neurons: renders prompts, asks judges, reads replies."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 from evaluators.asking.caller import Caller
-from evaluators.asking.fitting import fit
-from evaluators.judges import NoSchemaError
-from evaluators.messages import Call, Message, Place, Reply, Sampling
-from evaluators.parsing import Scale, Scores, Unparsed, parse_scores
+from evaluators.messages import Message, Place, Reply
 from evaluators.prompts import Prompts, Seen, Texts
-from evaluators.role_parsing import parse_roles
+from evaluators.questions import UNMATCHED, Manner, Outcome, Question, Render
+from evaluators.reading.roles import parse_roles
+from evaluators.reading.scores import Scale, Scores, Unparsed, parse_scores
 from evaluators.samples import Pair
+from evaluators.storing import clean
 from evaluators.values import Failure, Layer, Order, Record, Review, Role
-
-Render = Callable[[Sequence[str], bool], tuple[Message, ...]]
-"""From the texts (flat) and whether a schema is sent, to the messages."""
-
-_TOKENS_OF_FORMAT = 32
-"""Tokens that a chat template adds, at most."""
-
-
-@dataclass(frozen=True)
-class Manner:
-    """How judges are asked, apart from the network's shape."""
-
-    scale: Scale = (1, 10)
-    max_tokens: int = 1024
-    reasks: int = 2
-    structured: Literal["auto", "on", "off"] = "auto"
-    probabilities: bool = False
-    confidence: bool = False
-    context: int | None = None
-    default_context: int = 8192
-    assign: Literal["neurons", "layers"] = "neurons"
-    seed: int | None = None
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """The last reply of a question and what was read from it, after all attempts."""
-
-    read: Any
-    """None: nothing could be."""
-    reply: Reply | None
-    records: tuple[Record, ...]
-    shortened: int
-    kind: Literal["unparsed", "call", "context"] = "unparsed"
-    reason: str = ""
 
 
 class Reviewers:
-    """Reviewers for a network, from one or several judges."""
+    """Of one sample, from one or several judges.
+
+    Questions of a layer whose prompts are equal are different draws: they are numbered in the order in which they are
+    put, before anything is waited for, so that the same network asks the same again.
+    """
 
     def __init__(
-        self, callers: Sequence[Caller], prompts: Prompts, manner: Manner, temperature: Callable[[int], float | None]
+        self,
+        callers: Sequence[Caller],
+        prompts: Prompts,
+        manner: Manner,
+        temperature: Callable[[int], float | None],
+        *,
+        again_after_cache: bool = False,
     ) -> None:
         self.callers = callers
+        self.records: list[Record] = []
+        """Of all calls that were made for the sample, whatever becomes of them."""
         self._prompts = prompts
         self._manner = manner
         self._temperature = temperature
+        self._again_after_cache = again_after_cache
+        self._draws: Counter[tuple[object, ...]] = Counter()
 
     def caller(self, layer: int, neuron: int) -> Caller:
         """The judge of a neuron: dealt out to the neurons in turn, or one to each layer (the last to the rest)."""
@@ -80,9 +60,7 @@ class Reviewers:
                 pair.family, texts.rebuilt(flat), exact=exact, most=at_most, structured=structured
             )
 
-        def read(reply: Reply) -> tuple[Role, ...] | Unparsed:
-            if reply.finish == "length":
-                return Unparsed(f"it was cut off after {self._manner.max_tokens} tokens (--max-tokens)")
+        def read(reply: Reply, _: bool) -> tuple[Role, ...] | Unparsed:
             return parse_roles(reply.text) or Unparsed("it names no perspective")
 
         place = Place(pair, "roles")
@@ -90,14 +68,19 @@ class Reviewers:
         temperature = None if self._temperature(1) is None else 0.0
         outcome = await self._ask(self.callers[0], place, temperature, texts.flat(), render, read, _ROLES_SCHEMA)
         if outcome.read is None and outcome.kind != "unparsed":
-            return Failure(0, 0, "12", 0, outcome.kind, outcome.reason, outcome.records, outcome.shortened)
-        roles = list(outcome.read or ())[:at_most]
+            return _failure(place, outcome)
+        roles = [*(outcome.read or ())[:at_most]]
         taken = {role.name.casefold() for role in roles}
-        for name in self._prompts.family(pair.family, pair.query).perspectives:
+        standing = self._prompts.family(pair.family, pair.query).perspectives
+        for name in standing:
             if len(roles) < at_least and name.casefold() not in taken:
                 roles.append(Role(name, standing=True))
-        if not roles:
-            return Failure(0, 0, "12", 0, "unparsed", outcome.reason, outcome.records, outcome.shortened)
+        if len(roles) < at_least:
+            reason = (
+                f"{len(roles)} perspectives, {len(standing)} standing ones of the family among them, where {at_least} "
+                f"are asked for{': ' + outcome.reason if outcome.reason else ''}; name them with --roles"
+            )
+            return _failure(place, replace(outcome, reason=reason))
         return tuple(roles), outcome.records
 
     async def review(
@@ -123,10 +106,12 @@ class Reviewers:
                 confidence=self._manner.confidence,
             )
 
-        def read(reply: Reply) -> Scores | Unparsed:
-            if reply.finish == "length" and reply.expected is None:
-                return Unparsed(f"it was cut off after {self._manner.max_tokens} tokens (--max-tokens)")
-            return parse_scores(reply.text, scale, count=count)
+        def read(reply: Reply, structured: bool) -> Scores | Unparsed:
+            scores = parse_scores(reply.text, scale, count=count, structured=structured)
+            if isinstance(scores, Scores) and self._manner.probabilities:
+                # Written and expected scores are two scales, which one verdict must not mix.
+                return UNMATCHED if reply.expected is None else replace(scores, values=reply.expected)
+            return scores
 
         outcome = await self._ask(
             self.caller(layer, neuron),
@@ -139,10 +124,8 @@ class Reviewers:
         )
         scores = outcome.read
         if scores is None or outcome.reply is None:
-            return Failure(
-                layer, neuron, order, index, outcome.kind, outcome.reason, outcome.records, outcome.shortened
-            )
-        values = outcome.reply.expected or scores.values
+            return _failure(place, outcome)
+        values = scores.values
         return Review(
             layer,
             neuron,
@@ -150,7 +133,7 @@ class Reviewers:
             index,
             "" if role is None else role.name,
             tuple(values if order == "12" else values[::-1]),
-            scores.evidence,
+            clean(scores.evidence),
             scores.confidence,
             outcome.records,
             outcome.shortened,
@@ -163,55 +146,45 @@ class Reviewers:
         temperature: float | None,
         texts: Sequence[str],
         render: Render,
-        read: Callable[[Reply], Any],
+        read: Callable[[Reply, bool], Any],
         schema: dict[str, Any],
-    ) -> _Outcome:
-        """Ask until the reply can be read, `reasks` times more than once at most."""
-        abilities = await caller.abilities()
-        setting = self._manner.structured
-        structured = setting == "on" or (setting == "auto" and abilities.structured is not False)
-        context = self._manner.context or abilities.context or self._manner.default_context
-        manner = self._manner
-        sampling = Sampling(temperature, manner.max_tokens, manner.seed, manner.probabilities)
+    ) -> Outcome:
+        def again(reason: str, structured: bool) -> str:
+            presented = _presented(place.pair, "12")
+            scale = self._manner.scale
+            return self._prompts.again(place.pair.family, place.task, presented, reason, scale, structured=structured)
 
-        first = render(texts, structured)
+        question = Question(
+            caller,
+            place,
+            temperature,
+            manner=self._manner,
+            texts=texts,
+            render=render,
+            read=read,
+            again=again,
+            schema=schema,
+            again_after_cache=self._again_after_cache,
+            records=self.records,
+        )
+        copies = (place.layer, *question.prompt)
+        question.drawn(self._draws[copies])
+        self._draws[copies] += 1
+        return await question.answered()
 
-        def size(messages: Sequence[Message]) -> int:
-            count = caller.judge.count_tokens
-            return sum(count(message.content) + _TOKENS_OF_FORMAT for message in messages) + sampling.max_tokens
 
-        shortened = 0
-        if size(first) > context:
-            fitted = fit(texts, lambda flat: size(render(flat, structured)) <= context)
-            if fitted is None:
-                reason = f"the prompt does not fit a context of {context} tokens with a reply of {sampling.max_tokens}"
-                return _Outcome(None, None, (), 0, "context", reason)
-            flat, shortened = fitted
-            first = render(flat, structured)
-        messages = first
-        records: list[Record] = []
-        reason = ""
-        for attempt in range(manner.reasks + 1):
-            call = Call(messages, sampling, place, attempt, schema if structured else None, manner.scale)
-            try:
-                answer = await caller.ask(call)
-            except NoSchemaError:
-                await caller.without_schema()
-                return await self._ask(caller, place, temperature, texts, render, read, schema)
-            records.append(answer.record)
-            if answer.reply is None:
-                return _Outcome(None, None, tuple(records), shortened, "call", answer.reason or "")
-            found = read(answer.reply)
-            if not isinstance(found, Unparsed):
-                return _Outcome(found, answer.reply, tuple(records), shortened)
-            reason = found.reason
-            problem = self._prompts.again(
-                place.pair.family, place.task, _presented(place.pair, "12"), reason, manner.scale, structured=structured
-            )
-            messages = (*first, Message("assistant", answer.reply.text or "(nothing)"), Message("user", problem))
-            if size(messages) > context:
-                messages = first
-        return _Outcome(None, None, tuple(records), shortened, "unparsed", f"unreadable reply: {reason}")
+def _failure(place: Place, outcome: Outcome) -> Failure:
+    return Failure(
+        place.layer,
+        place.neuron,
+        place.order,
+        place.index,
+        outcome.kind,
+        outcome.reason,
+        outcome.records,
+        outcome.shortened,
+        outcome.trace,
+    )
 
 
 def _presented(pair: Pair, order: Order) -> tuple[str, ...]:

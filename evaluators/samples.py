@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,9 +28,15 @@ FIELDS = (
 LABELS: Mapping[Any, int] = {
     **dict.fromkeys((1, "1", "model1", "model_1", "response1", "response_1", "a", "win", "first"), 1),
     **dict.fromkeys((2, "2", "model2", "model_2", "response2", "response_2", "b", "lose", "loss", "second"), 2),
-    **dict.fromkeys((0, "0", -1, "-1", "tie", "draw", "both", "equal", "same", "neither", "none"), 0),
+    **dict.fromkeys((0, "0", -1, "-1", "tie", "draw", "equal", "same"), 0),
 }
 """How data sets spell what people preferred -> 1, 2 or 0 (tie). Texts are compared in lower case."""
+
+MISSING = frozenset(("", "none", "null", "nan", "na", "n/a", "<na>", "nat"))
+"""How files spell that there is no value, in lower case."""
+
+AMBIGUOUS = frozenset(("both", "neither"))
+"""A tie to some, and to others that the person would or could not say."""
 
 MAX_ID = 200
 
@@ -80,11 +87,26 @@ def label(value: Any, field: str = "human") -> int:
     Raises:
         RunError: another value.
     """
-    key = value.strip().lower() if isinstance(value, str) else value
+    key = _key(value)
+    if isinstance(key, str) and key in AMBIGUOUS:
+        raise RunError(f"{field} is {value!r}, a tie or no judgement; write tie, or nothing where nobody judged")
     if isinstance(key, (str, int, float)) and not isinstance(key, bool) and key in LABELS:
         return LABELS[key]
     spellings = ", ".join(f"{name}: {_spellings(number)}" for number, name in ((1, "1"), (2, "2"), (0, "tie")))
     raise RunError(f"{field} is {value!r}, which is no known label ({spellings})")
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a field holds no value: None, NaN, or a text that pandas and others write for it."""
+    return (
+        value is None
+        or (isinstance(value, float) and math.isnan(value))
+        or (isinstance(value, str) and _key(value) in MISSING)
+    )
+
+
+def _key(value: Any) -> Any:
+    return value.strip().lower() if isinstance(value, str) else value
 
 
 def _spellings(number: int) -> str:
@@ -101,9 +123,9 @@ def make_pair(fields: Mapping[str, Any], *, fallback_id: str, without_query: fro
         RunError: a field is missing, of the wrong type or empty; says which and what is expected.
     """
     response2 = _text(fields, "response2", required=False)
-    human = fields.get("human")
-    if human is not None:
-        human = label(human) if response2 is not None else _grade(human)
+    said = fields.get("human")
+    read = label if response2 is not None else _grade
+    human = None if is_missing(said) else read(said)
     systems = [_text(fields, name, required=False) or None for name in ("system1", "system2")]
     if response2 is not None and (systems[0] is None) != (systems[1] is None):
         raise RunError(f"{'system1' if systems[0] is None else 'system2'} is missing; name both systems or neither")

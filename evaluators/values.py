@@ -35,6 +35,8 @@ class Usage:
     """Part of `prompt` that the server had already processed, which some bill at another price."""
     estimated: bool = False
     """The server reported nothing plausible; these are our estimate."""
+    reasoning: int = 0
+    """Part of `completion` that was thought and not said."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,10 @@ class Record:
     cached: bool
     cost: str | None
     """In USD, exact; None: unpriced, or the call came from the cache and cost nothing now."""
+    thoughts: str = ""
+    """Of the reply: kept, and read by nobody."""
+    adapted: tuple[str, ...] = ()
+    """What was not sent as asked for, because the server does not take it: "no seed"."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +82,12 @@ class Failure:
     neuron: int
     order: Order
     index: int
-    kind: Literal["unparsed", "call", "context"]
+    kind: Literal["unparsed", "probabilities", "call", "context", "moderated", "internal"]
     reason: str
     calls: tuple[Record, ...] = ()
     shortened: int = 0
+    trace: str | None = None
+    """Where an exception came from that none should raise."""
 
 
 Layer = Sequence[Review | Failure]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 
 # Run as a script, this folder stands first on the path, and its rooms would hide packages of the same names.
 _HERE = os.path.dirname(os.path.realpath(__file__))
@@ -20,22 +21,26 @@ def main(argv: list[str] | None = None, *, prog: str = "lab/pretrain.py") -> int
     from lab.quiet import quieten
 
     quieten()
-    from lab.config.read import parse
     from lab.errors import EXIT_ERROR, EXIT_USAGE, ConfigError, LostRankError, UserError
-    from lab.training.signals import EXIT_STOPPED
+    from lab.training.signals import EXIT_STOPPED, ignore_repeats
+    from lab.training.start import parse
 
+    settings = partial(parse, sys.argv[1:] if argv is None else argv, prog=prog)
     try:
-        run = parse(sys.argv[1:] if argv is None else argv, prog=prog)
+        run = settings()
         from lab.training.run import pretrain  # after parsing: a wrong flag should not wait for it
 
-        complete = pretrain(run)
+        complete = pretrain(run, settings)
     except UserError as error:
         if os.environ.get("RANK", "0") == str(error.reported_by):
             print(f"error: {error}", file=sys.stderr, flush=True)
         if isinstance(error, LostRankError):
             os._exit(EXIT_ERROR)  # the process group, half gone, would hold an orderly end up
         return EXIT_USAGE if isinstance(error, ConfigError) else EXIT_ERROR
-    return 0 if complete else EXIT_STOPPED
+    if complete:
+        return 0
+    ignore_repeats()
+    return EXIT_STOPPED
 
 
 if __name__ == "__main__":

@@ -149,7 +149,7 @@ def _check(launch: Launch, preset: Preset) -> None:
 
 def _check_run(launch: Launch, flags: list[str], prog: str) -> RunConfig:
     """The run's settings, with what only the number of processes decides."""
-    from lab.config.read import parse
+    from lab.training.start import parse
 
     run = parse(flags, prog=f"{prog} --")
     processes = launch.nodes * (launch.processes_per_node or 1)

@@ -21,6 +21,7 @@ from normalization.api import (
     from_pretrained,
     plans,
     spec,
+    weight_names,
 )
 from normalization.auto import register as _register
 from normalization.folding import fold, from_pre_ln
@@ -45,4 +46,5 @@ __all__ = [
     "initialize",
     "plans",
     "spec",
+    "weight_names",
 ]

@@ -106,12 +106,23 @@ def from_pretrained(
     model, report = AutoModelForCausalLM.from_pretrained(
         path, config=wanted, dtype=dtype, attn_implementation=attn_implementation, output_loading_info=True
     )
-    family = of_config(stock)
-    with torch.device("meta"):
-        of_stock = set(family.stock(copy.deepcopy(stock)).state_dict())
-    if lacking := sorted(of_stock & set(report["missing_keys"])):
-        raise ValueError(f"{path} lacks weights of a {family.causal_lm}: {', '.join(lacking[:4])}")
+    if lacking := sorted(weight_names(stock) & set(report["missing_keys"])):
+        raise ValueError(f"{path} lacks weights of a {of_config(stock).causal_lm}: {', '.join(lacking[:4])}")
     return model
+
+
+def weight_names(config: PretrainedConfig) -> set[str]:
+    """The names in the state dict of the causal LM that a config describes, stock or with a scheme; makes no weights.
+
+    Raises:
+        ValueError: an unknown family.
+    """
+    if getattr(config, "normalization", None) is None:
+        kind = of_config(config).stock
+    else:
+        kind = model_class(FAMILIES[config.model_type.removeprefix(PREFIX)])
+    with torch.device("meta"):
+        return set(kind(copy.deepcopy(config)).state_dict())
 
 
 def spec(model: nn.Module) -> NormalizationSpec:

@@ -1,84 +1,104 @@
 """Calls that are under way, claimed in the cache's file, so that several processes pay for each once.
 
-Claims of dead processes do not hold.
+A claim holds for `CLAIM_S` and is renewed by a timer while its call lasts. Those of a process that was killed end then,
+or at once where we can see that it is dead: on the same boot of the same machine, among the same process numbers.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
-import socket
+import secrets
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from pathlib import Path
+
+from evaluators.asking.database import Database
+from evaluators.errors import RunError
 
 CLAIM_S = 30.0
-"""A claim holds so long without a sign of life of its process; signs are given three times as often."""
+RENEWALS = 3
+"""So often in `CLAIM_S`."""
+
+SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS claims (key TEXT PRIMARY KEY, owner TEXT NOT NULL, until REAL NOT NULL) WITHOUT ROWID"
+)
 
 
 class Claims:
     """Those of one process, in an open file."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
-        """Makes the table if it is not there."""
-        self._db = db
-        self._owner = f"{socket.gethostname()}:{os.getpid()}:{time.time_ns()}"
-        self._alive_s = 0.0
-        db.execute(
-            "CREATE TABLE IF NOT EXISTS claims (key TEXT PRIMARY KEY, owner TEXT NOT NULL, until REAL NOT NULL) "
-            "WITHOUT ROWID"
-        )
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._owner = f"{_numbers()} {os.getpid()} {_started(os.getpid())} {secrets.token_hex(8)}"
+        self._held: set[str] = set()
+        self._timer: asyncio.Task[None] | None = None
 
-    def take(self, key: str) -> bool:
-        """Whether the call is ours to make now."""
+    def take(self, db: sqlite3.Connection, key: str) -> bool:
+        """Whether the call is ours to make now; within a transaction."""
         now = time.time()
-        with transaction(self._db):
-            row = self._db.execute("SELECT owner, until FROM claims WHERE key = ?", (key,)).fetchone()
-            if row is not None and row[1] > now and row[0] != self._owner and not _is_dead(row[0]):
-                return False
-            self._db.execute("INSERT OR REPLACE INTO claims VALUES (?, ?, ?)", (key, self._owner, now + CLAIM_S))
+        row = db.execute("SELECT owner, until FROM claims WHERE key = ?", (key,)).fetchone()
+        if row is not None and row[0] != self._owner and now < row[1] and not _is_dead(row[0]):
+            return False
+        db.execute("INSERT OR REPLACE INTO claims VALUES (?, ?, ?)", (key, self._owner, now + CLAIM_S))
         return True
 
-    def stay_alive(self) -> None:
-        """Renew our claims, if it is time."""
-        now = time.time()
-        if now - self._alive_s > CLAIM_S / 3:
-            self._alive_s = now
-            self._db.execute("UPDATE claims SET until = ? WHERE owner = ?", (now + CLAIM_S, self._owner))
+    def hold(self, key: str) -> None:
+        """Renew the claim from now on, until it is dropped."""
+        self._held.add(key)
+        if self._timer is None or self._timer.done():
+            self._timer = asyncio.create_task(self._renew())
 
-    def release(self, key: str) -> None:
-        """Give up a claim: the call failed."""
-        self._db.execute("DELETE FROM claims WHERE key = ? AND owner = ?", (key, self._owner))
+    async def _renew(self) -> None:
+        while self._held:
+            await asyncio.sleep(CLAIM_S / RENEWALS)
+            if self._held:
+                try:
+                    await self._database.do(self._renewed)
+                except RunError:
+                    continue  # the calls themselves will meet and tell the same
 
-    def drop(self, key: str) -> None:
-        """The call has its reply: nobody needs to wait any more."""
-        self._db.execute("DELETE FROM claims WHERE key = ?", (key,))
+    def _renewed(self, db: sqlite3.Connection) -> None:
+        db.execute("UPDATE claims SET until = ? WHERE owner = ?", (time.time() + CLAIM_S, self._owner))
 
-    def release_all(self) -> None:
-        """Give up all our claims."""
-        self._db.execute("DELETE FROM claims WHERE owner = ?", (self._owner,))
+    def drop(self, db: sqlite3.Connection, key: str) -> None:
+        """Nobody needs to wait for the call any more; within a transaction."""
+        self._held.discard(key)
+        db.execute("DELETE FROM claims WHERE key = ? AND owner = ?", (key, self._owner))
+
+    def drop_all(self) -> None:
+        """Give up all our claims; where the file is locked, they end by themselves."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._held:
+            self._held.clear()
+            try:
+                self._database.now(lambda db: db.execute("DELETE FROM claims WHERE owner = ?", (self._owner,)), 1.0)
+            except RunError:
+                return
 
 
-@contextmanager
-def transaction(db: sqlite3.Connection) -> Iterator[None]:
-    """All of it, or nothing."""
-    db.execute("BEGIN IMMEDIATE")
+def _numbers() -> str:
+    """Which process numbers ours is one of: the machine's boot and its namespace; unknown ones are nobody else's."""
     try:
-        yield
-    except BaseException:
-        db.execute("ROLLBACK")
-        raise
-    db.execute("COMMIT")
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return f"unknown/{secrets.token_hex(8)}"
+
+
+def _started(process: int) -> str | None:
+    """When a process began, in the kernel's ticks, since numbers are used again; None: there is none."""
+    try:
+        # The second field is the command in parentheses, which may hold anything.
+        return (
+            Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19]
+        )
+    except OSError:
+        return None
 
 
 def _is_dead(owner: str) -> bool:
-    host, pid, _ = owner.rsplit(":", 2)
-    if host != socket.gethostname():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
+    numbers, _, rest = owner.partition(" ")
+    parts = rest.split(" ")
+    return numbers == _numbers() and len(parts) == 3 and parts[0].isdecimal() and _started(int(parts[0])) != parts[1]

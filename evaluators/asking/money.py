@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from evaluators.errors import ConfigError, RunError
+from evaluators.models import models
 from evaluators.values import Usage
 
 _PER = Decimal(1_000_000)
-_DATED = re.compile(r"-(?:\d{4}-\d{2}-\d{2}|\d{4})$")
 
 
 @dataclass(frozen=True)
@@ -28,21 +26,24 @@ class Price:
     output: Decimal
     cached_input: Decimal | None = None
     """Of prompt tokens that the server had already processed; None: the price of the others."""
+    reasoning: Decimal | None = None
+    """Of completion tokens that were thought and not said; None: the price of the others."""
 
     def of(self, usage: Usage) -> Decimal:
-        """USD for a call."""
+        """USD for a call: sum over the four kinds of tokens of their number x price / 10^6."""
         cached = self.input if self.cached_input is None else self.cached_input
-        fresh = usage.prompt - usage.cached_prompt
-        return (fresh * self.input + usage.cached_prompt * cached + usage.completion * self.output) / _PER
+        reasoning = self.output if self.reasoning is None else self.reasoning
+        prompt = (usage.prompt - usage.cached_prompt) * self.input + usage.cached_prompt * cached
+        completion = (usage.completion - usage.reasoning) * self.output + usage.reasoning * reasoning
+        return (prompt + completion) / _PER
 
 
 class Prices:
-    """Model -> price. A model with a date in its name has the price of the one without, unless it has its own."""
+    """Model -> price. A dated snapshot has one only if it is listed itself: some cost more than their successors."""
 
     def __init__(self, user: Path | None = None) -> None:
         """Raises ConfigError where the user's table cannot be used; names the model."""
-        built_in = files("evaluators.asking") / "prices.yaml"
-        self._prices = _table(yaml.safe_load(built_in.read_text(encoding="utf-8")), "prices.yaml")
+        self._prices = {name: price(known.price, name) for name, known in models().items() if known.price}
         if user is not None:
             try:
                 content = yaml.safe_load(user.read_text(encoding="utf-8"))
@@ -52,19 +53,26 @@ class Prices:
 
     def get(self, model: str) -> Price | None:
         """None: unpriced."""
-        return self._prices.get(model) or self._prices.get(_DATED.sub("", model))
+        return self._prices.get(model)
 
 
 def _table(content: Any, where: str) -> dict[str, Price]:
     if not isinstance(content, Mapping):
         raise ConfigError(f"--prices {where}: must hold MODEL: {{input: USD, output: USD}} per million tokens")
-    return {str(model): _price(entry, f"--prices {where}: {model}") for model, entry in content.items()}
+    return {str(model): price(entry, f"--prices {where}: {model}") for model, entry in content.items()}
 
 
-def _price(entry: Any, where: str) -> Price:
-    known = {"input", "output", "cached_input"}
+def price(entry: Any, where: str) -> Price:
+    """From keys and numbers.
+
+    Raises:
+        ConfigError: another key, one that is missing, or no number; begins with `where`.
+    """
+    known = {"input", "output", "cached_input", "reasoning"}
     if not isinstance(entry, Mapping) or set(entry) - known or not {"input", "output"} <= set(entry):
-        raise ConfigError(f"{where}: must hold input and output (and cached_input), in USD per million tokens")
+        raise ConfigError(
+            f"{where}: must hold input and output (and cached_input, reasoning), in USD per million tokens"
+        )
     try:
         values = {name: Decimal(str(value)) for name, value in entry.items()}
     except InvalidOperation as error:
@@ -79,15 +87,15 @@ class BudgetError(RunError):
 
 
 class Budget:
-    """Money spent in this run, and what the calls in flight may cost at most.
+    """Money that a folder has cost, and what the calls in flight may cost at most.
 
-    A call starts only if all that was spent, the worst case of every call in flight and its own worst case stay within
-    the limit together.
+    A call starts only if all that was spent, in this start and those before, the worst case of every call in flight and
+    its own worst case stay within the limit together.
     """
 
-    def __init__(self, limit: Decimal | None) -> None:
+    def __init__(self, limit: Decimal | None, spent: Decimal = Decimal(0)) -> None:
         self.limit = limit
-        self.spent = Decimal(0)
+        self.spent = spent
         self._reserved = Decimal(0)
         self._changed = asyncio.Condition()
 

@@ -9,7 +9,7 @@ from typing import Any
 from evaluators.benchmarks import Line, benchmark
 from evaluators.benchmarks.jsonl import array_or_lines
 from evaluators.errors import RunError
-from evaluators.samples import label
+from evaluators.samples import is_missing, label
 
 _ANNOTATORS = ("annotator1", "annotator2", "annotator3")
 
@@ -35,10 +35,10 @@ def _named(number: int, found: Mapping[str, Any]) -> Mapping[str, Any] | RunErro
     if not all(isinstance(text, str) for text in asked):
         return RunError("instruction or input is not a text")
     try:
-        votes = Counter(label(found[name], name) for name in _ANNOTATORS)
+        votes = Counter(label(found[name], name) for name in _ANNOTATORS if not is_missing(found[name]))
     except RunError as error:
         return error
-    said, count = votes.most_common(1)[0]
+    said, count = votes.most_common(1)[0] if votes else (None, 0)
     system1, _, system2 = str(found.get("cmp_key", "")).partition("_")
     return {
         "id": f"pandalm-{number - 1:04d}",

@@ -12,6 +12,7 @@ import tyro
 
 from evaluators.errors import ConfigError, RunError
 from evaluators.running.folder import VERDICTS, read_records
+from evaluators.saying import say
 from evaluators.showing.annotation import DECISIONS, Decisions
 from evaluators.showing.annotation.server import AnnotationServer
 from evaluators.showing.annotation.summary import judged_samples, summary
@@ -66,7 +67,7 @@ def main(argv: Sequence[str], *, prog: str) -> int:
         _serve(wanted, records, decisions)
     judged = judged_samples(records)
     found = summary(decisions.latest.values(), judged, hourly_wage=wanted.hourly_wage, judge_cost=wanted.judge_cost)
-    print(json.dumps(found, indent=2) if wanted.json else "\n".join(summary_text(found)))
+    say(json.dumps(found, indent=2) if wanted.json else "\n".join(summary_text(found)))
     return 0
 
 
@@ -103,6 +104,7 @@ def summary_text(found: Mapping[str, Any]) -> list[str]:
     else:
         missing = "--hourly-wage" if saved["hourly_wage"] is None else "--judge-cost: no price of the calls is recorded"
         lines.append(f"  cost          not known; give {missing}")
+    lines += [f"no interval   {name}: {why}" for name, why in found["no_interval"].items()]
     return lines
 
 
@@ -123,10 +125,10 @@ def _serve(wanted: AnnotateCommand, records: list[dict[str, Any]], decisions: De
     except OSError as error:
         raise RunError(f"--port {wanted.port}: {error.strerror}") from error
     for name in wanted.annotators:
-        print(f"{name}: {server.address(quote(name))}", flush=True)
+        say(f"{name}: {server.address(quote(name))}", flush=True)
     try:
         server.serve_forever()
     except KeyboardInterrupt:
-        print("ended; the same command goes on")
+        say("ended; the same command goes on")
     finally:
         server.server_close()

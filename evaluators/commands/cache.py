@@ -9,6 +9,7 @@ import tyro
 
 from evaluators.asking.cache import Cache, default_path
 from evaluators.errors import ConfigError, RunError
+from evaluators.saying import say
 
 _DAY_S = 86400.0
 
@@ -44,12 +45,12 @@ def main(argv: Sequence[str], *, prog: str) -> int:
     try:
         if wanted.prune:
             before = None if wanted.older_than is None else time.time() - wanted.older_than * _DAY_S
-            print(f"{cache.prune(before=before, judge=wanted.judge):,} replies deleted")
+            say(f"{cache.prune(before=before, judge=wanted.judge):,} replies deleted")
         rows = cache.summary()
     finally:
         cache.close()
-    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {sum(row[1] for row in rows):,} replies")
+    say(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {sum(row[1] for row in rows):,} replies")
     for judge, replies, size, first_s, last_s in rows:
         dates = " to ".join(time.strftime("%Y-%m-%d", time.localtime(seconds)) for seconds in (first_s, last_s))
-        print(f"  {judge}: {replies:,} replies, {size / 1e6:.1f} MB, {dates}")
+        say(f"  {judge}: {replies:,} replies, {size / 1e6:.1f} MB, {dates}")
     return 0

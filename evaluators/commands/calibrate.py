@@ -10,6 +10,7 @@ import tyro
 from evaluators.commands.bootstrap import check_bootstrap
 from evaluators.errors import ConfigError, RunError
 from evaluators.running.metrics_file import write_json
+from evaluators.saying import say
 from evaluators.showing.figures import figure_text
 from evaluators.showing.terminal import printable
 
@@ -55,8 +56,8 @@ def main(argv: Sequence[str], *, prog: str) -> int:
         path.write_text(page(run.path.resolve().name, found), encoding="utf-8")
     except OSError as error:
         raise RunError(f"{path}: {error.strerror}") from error
-    print("\n".join(calibration_text(found)))
-    print(f"charts      {path}")
+    say("\n".join(calibration_text(found)))
+    say(f"charts      {path}")
     return 0
 
 
@@ -65,9 +66,11 @@ def calibration_text(found: Mapping[str, Any]) -> Iterator[str]:
     chosen = found["chosen"]
     yield f"tuned on    {found['tuned_on']:,} samples, {found['settings_tried']:,} settings tried"
     yield f"chosen      --aggregation {chosen['aggregation']} --tie-margin {chosen['tie_margin']:g}"
-    yield f"held out    {found['held_out']:,} samples, unscored counted as wrong"
+    queries = found["against_before"]["queries"]
+    yield f"held out    {found['held_out']:,} samples, unscored counted as wrong; intervals over {queries:,} queries"
     yield f"  before    {_figures(found['before'])}"
     yield f"  after     {_figures(found['after'])}"
+    yield f"  after - before: {change_text(found['against_before'])}, the best of {found['settings_tried']:,} settings"
     yield from _weights_text(found["weights"])
     if found["reliability"]:
         yield (
@@ -98,12 +101,17 @@ def _weights_text(found: Mapping[str, Any]) -> Iterator[str]:
         ("with", found["chosen"], found["held_out"]),
     ):
         yield f"  {title:<10}{setting['aggregation']}, tie margin {setting['tie_margin']:.3g}: {_figures(figures)}"
-    both = found["against_unweighted"]
-    change = {name: figure_text({**row, "value": row["difference"]}) for name, row in both["difference"].items()}
+    tried = found["settings_tried"]
     yield (
-        f"  with - without: accuracy {change['accuracy']} (McNemar p = {both['mcnemar_p']:.3g}), "
-        f"kappa {change['kappa']}"
+        f"  with - without: {change_text(found['against_unweighted'])}, the best of {tried['with']:,} settings against "
+        f"the best of {tried['without']:,}"
     )
+
+
+def change_text(found: Mapping[str, Any]) -> str:
+    """Of two settings on the same samples, by a paired test."""
+    change = {name: figure_text({**row, "value": row["difference"]}) for name, row in found["difference"].items()}
+    return f"accuracy {change['accuracy']} (McNemar p = {found['mcnemar_p']:.3g}), kappa {change['kappa']}"
 
 
 def _figures(ways: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ import tyro
 
 from evaluators.commands.bootstrap import check_bootstrap
 from evaluators.errors import ConfigError, RunError
+from evaluators.saying import say
 from evaluators.showing.figures import figure_text
 from evaluators.showing.terminal import printable, refused_lines
 
@@ -67,16 +68,17 @@ def main(argv: Sequence[str], *, prog: str) -> int:
         "ties": sum(game[2] == 0 for game in games),
         "refused": refused,
         "without_verdict": sum(game[2] is None for game in games),
-        "queries": len({row[3] for row in rows}),
+        "queries": len({row[4] for row in rows}),
+        "clusters": len({row[3] for row in rows}),
         "bootstrap": {"draws": wanted.draws, "seed": wanted.seed, "clustered_by": "query"},
         "standings": [asdict(standing) for standing in standings],
     }
-    print(json.dumps(found, indent=2) if wanted.json else "\n".join(leaderboard_text(found)))
+    say(json.dumps(found, indent=2) if wanted.json else "\n".join(leaderboard_text(found)))
     return 0
 
 
-Row = tuple[str, str, int | None, str]
-"""A game and its cluster: its query."""
+Row = tuple[str, str, int | None, str, str]
+"""A game, its cluster and its query."""
 
 
 def _of_run(folder: str, by: str) -> Iterator[Row]:
@@ -90,7 +92,7 @@ def _of_run(folder: str, by: str) -> Iterator[Row]:
                 f"not there); judge data that do into another folder, with {_HOW} where the file has other names "
                 "(replies come from the cache)"
             )
-        yield *sample.systems, sample.winner if by == "judge" else sample.human, sample.cluster
+        yield *sample.systems, sample.winner if by == "judge" else sample.human, sample.cluster, sample.query.strip()
 
 
 def _of_file(wanted: LeaderboardCommand, refused: dict[int, str]) -> Iterator[Row]:
@@ -107,7 +109,7 @@ def _of_file(wanted: LeaderboardCommand, refused: dict[int, str]) -> Iterator[Ro
     }
     checked = benchmarks.check(path, **names, limit=None, skip_refused=wanted.skip_refused)
     refused.update(checked.refused)
-    rows, shared = [], []
+    rows, shared, queries = [], [], []
     for number, pair in benchmarks.read(path, **names, skip=checked.refused):
         if pair.system1 is None or pair.system2 is None:
             raise RunError(
@@ -116,8 +118,9 @@ def _of_file(wanted: LeaderboardCommand, refused: dict[int, str]) -> Iterator[Ro
             )
         rows.append((pair.system1, pair.system2, None if pair.human is None else int(pair.human)))
         shared.append(keys(pair.query, (pair.response1, pair.response2)))
-    for row, cluster in zip(rows, clusters(shared), strict=True):
-        yield *row, cluster
+        queries.append(pair.query.strip())
+    for row, cluster, query in zip(rows, clusters(shared), queries, strict=True):
+        yield *row, cluster, query
 
 
 def leaderboard_text(found: Mapping[str, Any]) -> Iterator[str]:
@@ -129,6 +132,8 @@ def leaderboard_text(found: Mapping[str, Any]) -> Iterator[str]:
         f"{counted:,} comparisons of {found['queries']:,} queries, {found['ties']:,} of them ties (half a win each); "
         f"{found['without_verdict']:,} without a {word} left out"
     )
+    if found["clusters"] != found["queries"]:
+        yield f"queries that belong together are drawn together: {found['clusters']:,} clusters"
     rows = [{**row, "system": printable(row["system"])} for row in found["standings"]]
     width = max(len("system"), *(len(row["system"]) for row in rows))
     yield f"   {'system':<{width}}  {'strength':<24}  {'win rate':<22}  {'won':>6} {'tied':>6} {'lost':>6}"
@@ -138,6 +143,10 @@ def leaderboard_text(found: Mapping[str, Any]) -> Iterator[str]:
             f"{place:>2} {row['system']:<{width}}  {strength:<24}  {rate:<22}  "
             f"{row['wins']:>6,} {row['ties']:>6,} {row['losses']:>6,}"
         )
+    whys = [
+        interval["why"] for row in rows for interval in (row["strength_interval"], row["win_rate_interval"]) if interval
+    ]
+    yield from (f"no interval: {why}" for why in dict.fromkeys(filter(None, whys)))
     if rows[0]["strength"] is None:
         yield (
             "strengths are not finite, because some group of systems never lost to the rest or was never compared with "
@@ -148,4 +157,4 @@ def leaderboard_text(found: Mapping[str, Any]) -> Iterator[str]:
 def _text(row: Mapping[str, Any], name: str) -> str:
     if row[name] is None:
         return "not finite"
-    return figure_text({"value": row[name], "low": None, "high": None, **(row[f"{name}_interval"] or {})})
+    return figure_text({**row[f"{name}_interval"], "value": row[name], "why": None})

@@ -10,6 +10,7 @@ import tyro
 from evaluators.commands.bootstrap import check_bootstrap
 from evaluators.errors import ConfigError
 from evaluators.running.metrics_file import write_json, write_statistics
+from evaluators.saying import say
 from evaluators.showing.figures import comparison_text, score_text
 
 
@@ -52,10 +53,10 @@ def main(argv: Sequence[str], *, prog: str) -> int:
     if both is not None:
         write_json(runs[1].path / "comparison.json", both)
     if wanted.json:
-        print(json.dumps(found[0] if both is None else {"runs": found, "comparison": both}, indent=2))
+        say(json.dumps(found[0] if both is None else {"runs": found, "comparison": both}, indent=2))
         return 0
     for run, figures in zip(runs, found, strict=True):
-        print("\n".join([f"{run.path}", *(f"  {line}" for line in score_text(figures))]))
+        say("\n".join([f"{run.path}", *(f"  {line}" for line in score_text(figures))]))
     if both is not None:
-        print("\n".join(["second - first", *(f"  {line}" for line in comparison_text(both))]))
+        say("\n".join(["second - first", *(f"  {line}" for line in comparison_text(both))]))
     return 0

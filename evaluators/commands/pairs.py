@@ -13,6 +13,7 @@ from evaluators.commands import run
 from evaluators.commands.checkpoints import answers
 from evaluators.errors import ConfigError, RunError
 from evaluators.running.settings import parse
+from evaluators.saying import say
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def _generate(wanted: PairsCommand, out: Path, data: Path) -> None:
         for prompt, answer in zip(prompts, said, strict=True):
             prompt[name] = answer
             prompt[name.replace("response", "system")] = checkpoint
-        print(f"answers     {len(prompts):,} of {checkpoint}", flush=True)
+        say(f"answers     {len(prompts):,} of {checkpoint}", flush=True)
     out.mkdir(parents=True, exist_ok=True)
     made.write_text(settings, encoding="utf-8")
     part = data.with_suffix(".part")

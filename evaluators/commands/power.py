@@ -1,16 +1,22 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import tyro
 
 from evaluators.errors import ConfigError
+from evaluators.saying import say
+
+if TYPE_CHECKING:
+    from evaluators.statistics.planning import Discordant
 
 
 @dataclass(frozen=True)
 class PowerCommand:
-    """How many labelled samples tell two judges apart (McNemar's exact test), before money is spent.
+    """How many labelled samples tell two judges apart (McNemar's test), before money is spent.
 
     Give both accuracies with the correlation of errors; or --pilot, two runs in which they are measured; or
     --population, a simulated one (as in --judge simulated:...) at two --widths.
@@ -50,35 +56,55 @@ class PowerCommand:
 def main(argv: Sequence[str], *, prog: str) -> int:
     """`depthlab judge power`. Raises UserError for impossible judges."""
     wanted = tyro.cli(PowerCommand, args=list(argv), prog=prog)
-    from evaluators.statistics.planning import discordant, power, samples_needed
+    from evaluators.statistics.planning import rejections, samples_needed
 
-    first, second, correlation = _judges(wanted)
-    shares = discordant(first, second, correlation)
+    shares, effect = _pilot(wanted.pilot) if wanted.pilot is not None else (_shares(wanted), None)
     needed = samples_needed(shares, wanted=wanted.power, level=wanted.level)
-    print(f"judges      accuracy {first:.4f} and {second:.4f}, errors correlated {correlation:.3f}")
-    print(f"apart       only the first right {shares.only_first:.2%}, only the second {shares.only_second:.2%}")
-    for samples in sorted({50, 200, 500, 1000, 2553}):
-        print(f"  {samples:>6,} samples: power {power(shares, samples, level=wanted.level):.3f}")
-    print(f"needed      {needed:,} samples for power {wanted.power:g} at level {wanted.level:g}")
+    say(f"apart       only the first right {shares.only_first:.2%}, only the second {shares.only_second:.2%}")
+    say("power       chance of finding the better judge better; in brackets, of finding the worse one better")
+    for samples in (50, 200, 500, 1000, 2553):
+        found = rejections(shares, samples, level=wanted.level)
+        say(f"  {samples:>6,} samples: {found.right:.3f} ({found.wrong:.4f})")
+    told = f"for power {wanted.power:g} at level {wanted.level:g}"
+    say(f"needed      {needed:,} samples, each of a query of its own, {told}")
+    if effect is not None and effect > 1:
+        more = f"{math.ceil(needed * effect):,}"
+        say(f"            {more} where queries have samples as in the pilot (design effect {effect:.2f})")
     return 0
 
 
-def _judges(wanted: PowerCommand) -> tuple[float, float, float]:
-    from evaluators.statistics.planning import error_correlation, expected_accuracy
+def _pilot(folders: tuple[str, str]) -> tuple[Discordant, float | None]:
+    """The shares of samples that one judge alone has right, and the design effect of their difference."""
+    from evaluators.running.judged import read_run
+    from evaluators.statistics.compare import compare
+    from evaluators.statistics.planning import Discordant
+
+    found = compare(*(read_run(name, flag="--pilot") for name in folders), draws=100)
+    first, second, n = found["only_first_right"], found["only_second_right"], found["samples"]
+    if first == second:
+        raise ConfigError(
+            f"--pilot {' '.join(folders)}: of {n:,} samples, the first alone has {first:,} right and the second as "
+            "many: nothing to plan a difference from; judge more samples, or give --accuracies"
+        )
+    say(
+        f"pilot       {n:,} samples of {found['queries']:,} queries: the first alone has {first:,} right, the second "
+        f"{second:,}; what follows takes these shares for exact"
+    )
+    return Discordant(first / n, second / n), found["design_effect"]
+
+
+def _shares(wanted: PowerCommand) -> Discordant:
+    from evaluators.statistics.planning import discordant, error_correlation, expected_accuracy
 
     if wanted.accuracies is not None:
-        return (*wanted.accuracies, 0.5 if wanted.correlation is None else wanted.correlation)
-    if wanted.pilot is not None:
-        from evaluators.running.judged import read_run
-        from evaluators.statistics.compare import compare
+        first, second = wanted.accuracies
+        correlation = 0.5 if wanted.correlation is None else wanted.correlation
+    else:
+        from evaluators.judges.simulated import parse_population
 
-        found = compare(*(read_run(name, flag="--pilot") for name in wanted.pilot), draws=100)
-        if found["error_correlation"] is None:
-            raise ConfigError("--pilot: one of the judges is always right or always wrong; judge more samples")
-        accuracy = found["difference"]["accuracy"]
-        return accuracy["first"], accuracy["second"], found["error_correlation"]
-    from evaluators.judges.simulated import parse_population
-
-    population = parse_population(wanted.population or "", flag="--population ")
-    first, second = (expected_accuracy(population, width) for width in wanted.widths)
-    return first, second, error_correlation(population, wanted.widths)
+        population = parse_population(wanted.population or "", flag="--population ")
+        first, second = (expected_accuracy(population, width) for width in wanted.widths)
+        correlation = error_correlation(population, wanted.widths)
+    shares = discordant(first, second, correlation)
+    say(f"judges      accuracy {first:.4f} and {second:.4f}, errors correlated {correlation:.3f}")
+    return shares

@@ -11,6 +11,7 @@ import tyro
 from evaluators.commands.bootstrap import check_bootstrap
 from evaluators.errors import RunError
 from evaluators.running.metrics_file import write_statistics
+from evaluators.saying import say
 from evaluators.showing.figures import score_text
 
 
@@ -47,6 +48,6 @@ def main(argv: Sequence[str], *, prog: str) -> int:
     except OSError as error:
         raise RunError(f"--out {path}: {error.strerror}") from error
     write_statistics(Path(wanted.run), found)
-    print("\n".join(score_text(found)))
-    print(f"report      {path}, {path.stat().st_size / 1e6:.1f} MB, {time.monotonic() - began_s:.1f} s")
+    say("\n".join(score_text(found)))
+    say(f"report      {path}, {path.stat().st_size / 1e6:.1f} MB, {time.monotonic() - began_s:.1f} s")
     return 0

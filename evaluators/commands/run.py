@@ -6,6 +6,7 @@ from pathlib import Path
 
 from evaluators.errors import EXIT_STOPPED
 from evaluators.running.settings import parse
+from evaluators.saying import say
 from evaluators.showing.terminal import estimate_text, printable, refused_lines, summary_text
 
 
@@ -15,12 +16,14 @@ def main(argv: Sequence[str], *, prog: str) -> int:
     from evaluators.running.run import Run  # after parsing: a wrong flag should not wait for it
 
     run = Run(config)
-    say = print
     network = run.network
     say(f"data        {config.data}: {run.total:,} samples" + (f"; {run.edition}" if run.edition else ""))
     for line in refused_lines(run.data.refused):
         say(line)
-    say(f"judge       {printable(', '.join(config.judge))}")
+    say(f"judge       {printable(', '.join(judge.text for judge in config.judge))}")
+    for place in dict.fromkeys(getattr(judge, "where", "") for judge in run.judges):
+        if place:
+            say(f"server      {printable(place)}")
     width = network.width if network.roles is None else len(network.roles) or network.width or 1
     say(
         f"network     {config.network.preset}: {width or f'{network.min_roles} to {network.max_roles}'} neurons x "
@@ -33,9 +36,11 @@ def main(argv: Sequence[str], *, prog: str) -> int:
         return 0
     began_s = time.monotonic()
     outcome = run.judge(lambda text: say(text, flush=True))
-    for line in summary_text(outcome.tally, seconds=time.monotonic() - began_s, lost=outcome.lost):
+    for line in summary_text(outcome.tally, seconds=time.monotonic() - began_s):
         say(line)
     say(f"results     {Path(config.out) / 'verdicts.jsonl'}")
+    if outcome.fruitless is not None:
+        raise outcome.fruitless
     if outcome.stopped is None:
         return 0
     if not outcome.interrupted:

@@ -7,10 +7,13 @@ from typing import Annotated
 
 import tyro
 
+from evaluators.asking.ledger import LEDGER, Bill, read_bill
 from evaluators.errors import RunError
 from evaluators.running.folder import VERDICTS, read_records
 from evaluators.running.tally import Tally
+from evaluators.saying import say
 from evaluators.showing.terminal import network_text, summary_text, verdict_text
+from evaluators.storing import one_line
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,16 @@ def main(argv: Sequence[str], *, prog: str) -> int:
     if wanted.id is not None:
         for record in read_records(path):
             if record["id"] == wanted.id:
-                print("\n".join(network_text(record)))
+                say("\n".join(network_text(record)))
                 return 0
         raise RunError(f"{path}: no sample has the id {wanted.id!r}; without an id, all are listed")
-    tally = Tally()
+    tally, ledger = Tally(), path.with_name(LEDGER)
+    bill = None if ledger.exists() else Bill()
     for record in read_records(path):
         tally.add(record)
-        print(f"{record['id']}  {verdict_text(record)}")
-    print("\n".join(summary_text(tally, seconds=None, lost=0)))
+        if bill is not None:
+            bill.add_calls(record)
+        say(f"{one_line(record['id'])}  {verdict_text(record)}")
+    tally.bill = read_bill(ledger) if bill is None else bill
+    say("\n".join(summary_text(tally, seconds=None)))
     return 0

@@ -7,13 +7,14 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import tyro
-
 from evaluators.commands.bootstrap import check_bootstrap
 from evaluators.errors import ConfigError
 from evaluators.running.config import JudgeConfig
 from evaluators.running.metrics_file import write_json
+from evaluators.running.settings import parse_as
 from evaluators.running.sweep import Axes, sweep
+from evaluators.saying import say
+from evaluators.showing.figures import figure_text
 from evaluators.showing.terminal import refused_lines
 
 
@@ -32,15 +33,15 @@ class SweepConfig(JudgeConfig):
 
 def main(argv: Sequence[str], *, prog: str) -> int:
     """`depthlab judge sweep`. Raises UserError as `Run` does."""
-    wanted = tyro.cli(SweepConfig, args=list(argv), prog=prog, config=(tyro.conf.OmitArgPrefixes,))
+    wanted = parse_as(SweepConfig, argv, prog=prog)
     if wanted.money.dry_run:
         raise ConfigError("--dry-run: ask `depthlab judge run --dry-run` for the largest width and depth instead")
     check_bootstrap(wanted.draws, seed=0)
     names = [item.name for item in dataclasses.fields(JudgeConfig)]
     config = JudgeConfig(**{name: getattr(wanted, name) for name in names})
-    found = sweep(config, wanted.axes, print, draws=wanted.draws, seed=0)
+    found = sweep(config, wanted.axes, say, draws=wanted.draws, seed=0)
     write_json(Path(wanted.out) / "sweep.json", found)
-    print("\n".join(sweep_text(found)))
+    say("\n".join(sweep_text(found)))
     return 0
 
 
@@ -58,7 +59,32 @@ def sweep_text(found: Mapping[str, Any]) -> Iterator[str]:
             f"{point['width']:>5} {point['depth']:>5} {point['connection']:<10} {point['aggregation']:<15} "
             f"{figures[0]:<22} {figures[1]:<22} {point['calls']:>8,} {point['tokens']:>11,} {cost:>9}"
         )
+    yield "intervals   95 %, over queries: samples of one count together"
+    yield from _position(found["points"])
     yield f"calls       {found['calls_made']:,} made for all points, {found['calls_from_cache']:,} from the cache"
+
+
+def _position(points: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What depth does to position bias, with the first aggregation."""
+    yield "position bias, and what is left of it in the verdict"
+    for width in dict.fromkeys(point["width"] for point in points):
+        own = [
+            point for point in points if point["width"] == width and point["aggregation"] == points[0]["aggregation"]
+        ]
+        judge = own[0]["position"]
+        yield (
+            f"  width {width}, the judge (layer 1): same verdict in both orders {figure_text(judge['consistency'])}, "
+            f"first shown preferred {figure_text(judge['first_preferred'])}"
+        )
+        for point in own:
+            network = point["position"]["network"]
+            yield (
+                f"    depth {point['depth']} {point['connection']}: names response 1 in "
+                f"{figure_text(network['names_response1'])} (people {figure_text(network['people_name_response1'])}), "
+                f"right where layer 1's orders differ {figure_text(network['right_where_orders_differ'])}"
+            )
+    if any(point["depth"] > 1 for point in points):
+        yield "  from layer 2 on, reviews have read those of both orders: no order has a verdict of its own there"
 
 
 def _figure(figure: Mapping[str, Any]) -> str:

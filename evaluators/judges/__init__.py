@@ -5,39 +5,50 @@ A judge is named `scheme:argument`: `openai:gpt-4o`, `hf:PATH`, `scripted:FILE`,
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeVar
 
 from evaluators.errors import ConfigError
 from evaluators.messages import Call, Reply
 from evaluators.registry import Registry
 from evaluators.values import Usage
 
+Kind = Literal["call", "rate", "outage", "context", "moderated"]
+"""Why a call gave no reply: it failed by itself, the server asks for fewer calls, the server may be down, the prompt is
+longer than the model takes, or a filter withheld prompt or reply."""
+
 
 class CallError(Exception):
-    """A call that gave no reply. `retry`: another try may succeed; `outage`: the server may be down."""
+    """A call that gave no reply."""
 
     def __init__(
         self,
         reason: str,
         *,
-        retry: bool = False,
+        kind: Kind = "call",
+        retry: bool | None = None,
         retry_after_s: float | None = None,
-        outage: bool = False,
         usage: Usage | None = None,
     ) -> None:
         super().__init__(reason)
         self.reason = reason
-        self.retry = retry
+        self.kind = kind
+        self.retry = kind in ("rate", "outage") if retry is None else retry
+        """Another try may succeed."""
         self.retry_after_s = retry_after_s
-        self.outage = outage
+        """Seconds that the server asks to wait; at most a day."""
         self.usage = usage
         """Where the reply was useless but was billed."""
 
 
 class NoSchemaError(CallError):
-    """The server follows no JSON schema; the call can be made without one."""
+    """The call can be made without a JSON schema only."""
+
+    def __init__(self, reason: str, *, lasting: bool = True) -> None:
+        super().__init__(reason)
+        self.lasting = lasting
+        """The server takes none at all; else it was this one call that failed under its schema."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +56,20 @@ class Backend:
     """What a judge may be told beside its argument."""
 
     base_url: str | None = None
-    key_env: str = "OPENAI_API_KEY"
-    """Environment variable that holds the key."""
+    url_flag: str = "--base-url"
+    """Who named it, for errors."""
+    key_env: str | None = "OPENAI_API_KEY"
+    """Environment variable that holds the key; None: none is sent."""
     timeout_s: float = 120.0
     seed: int = 0
     batch: int = 8
     device: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Free options, passed through: they enter the identity."""
+    context: int | None = None
+    """Tokens of prompt and reply together, where the user knows."""
+    needs_key: bool = True
+    """False where no call will be made."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +77,11 @@ class Abilities:
     """What a server says that it can do; None: it does not say."""
 
     context: int | None = None
-    """Tokens of prompt and reply together."""
+    """Tokens of prompt and reply together; a prompt is not cut where it is unknown."""
     structured: bool | None = None
     """Whether it follows a JSON schema."""
+    answered: bool = True
+    """False where the server could not be asked now, so that it is worth asking again."""
 
 
 class Judge(Protocol):
@@ -122,6 +143,12 @@ def make(name: str, backend: Backend) -> Judge:
         known = ", ".join(f"{known}:..." for known in judges.names())
         raise ConfigError(f"--judge {name}: write SCHEME:NAME, one of {known}")
     return judges.get(scheme, flag="--judge")(argument, backend)
+
+
+def refuse_options(judge: str, backend: Backend) -> None:
+    """Raises ConfigError where a judge that knows no options is given some: they would do nothing."""
+    if backend.options:
+        raise ConfigError(f"--judge {judge}: takes no --option ({', '.join(backend.options)})")
 
 
 def estimated_tokens(text: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,11 +13,13 @@ from typing import Any
 
 from evaluators.errors import ConfigError
 from evaluators.judges import Abilities, Backend, CallError, judge
-from evaluators.messages import Call, Reply
-from evaluators.probabilities import expectation
+from evaluators.messages import Call, Message, Reply, folded
+from evaluators.reading.ending import LAID
+from evaluators.reading.probabilities import expectation
+from evaluators.reading.thoughts import split
 from evaluators.values import Usage
 
-_SCORE_LINE = re.compile(r"\n?[^\n]*\bscore(?: of (?:the )?assistant [12])?\W*[:=]", re.IGNORECASE)
+_SCORE_LINE = re.compile(r"^[^\n]{0,80}\bscore(?: of (?:the )?assistant [12])?[^\w\n:=]{0,8}[:=]", re.I | re.M)
 
 
 @dataclass
@@ -48,23 +51,30 @@ class HuggingFace:
             # fp32 on a CPU, where half precision is slow; the checkpoint's own elsewhere.
             dtype = torch.float32 if device == "cpu" else "auto"
             self._model = AutoModelForCausalLM.from_pretrained(argument, dtype=dtype).to(device).eval()
-        except (OSError, ValueError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0]
+        except Exception as error:  # files, remote code, memory, a device that is not there
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise ConfigError(f"--judge hf:{argument}: cannot be loaded: {reason}") from error
         if self._tokenizer.pad_token_id is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         self.name = f"hf:{argument}"
-        self.identity = f"hf:{argument}@{_fingerprint(Path(argument))}:{backend.seed}"
+        weights = _fingerprint(Path(argument)) or getattr(self._model.config, "_commit_hash", None) or "hub"
+        number = f"{str(self._model.dtype).removeprefix('torch.')}:{self._model.device.type}"
+        self.identity = f"hf:{argument}@{weights}:{number}:{backend.seed}"
+        self._options = dict(backend.options)
+        if self._options:
+            self.identity += f" {json.dumps(self._options, sort_keys=True)}"
+        self._context = backend.context
         self.concurrency: int | None = backend.batch
         self._batch = backend.batch
         self._seed = backend.seed
         self._torch = torch
+        self._takes_system = True
         self._waiting: list[_Waiting] = []
         self._worker: asyncio.Task[None] | None = None
         self._digits = {number: self._digit(number) for number in range(10)}
 
     async def ask(self, call: Call) -> Reply:
-        """One reply, from the next batch. Raises CallError where the prompt is longer than the model's context."""
+        """One reply, from the next batch. Raises CallError for whatever goes wrong in making it."""
         waiting = _Waiting(call, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         if self._worker is None or self._worker.done():
@@ -76,15 +86,23 @@ class HuggingFace:
         while self._waiting:
             batch, self._waiting = self._waiting[: self._batch], self._waiting[self._batch :]
             for length in {waiting.call.sampling.max_tokens for waiting in batch}:
-                alike = [waiting for waiting in batch if waiting.call.sampling.max_tokens == length]
-                try:
-                    replies = await asyncio.to_thread(self._reply, [waiting.call for waiting in alike])
-                except (RuntimeError, ValueError) as error:  # out of memory above all
-                    for waiting in alike:
-                        waiting.reply.set_exception(CallError(f"{type(error).__name__}: {str(error)[:200]}"))
-                    continue
-                for waiting, reply in zip(alike, replies, strict=True):
-                    waiting.reply.set_result(reply)
+                await self._answer([waiting for waiting in batch if waiting.call.sampling.max_tokens == length])
+
+    async def _answer(self, alike: Sequence[_Waiting]) -> None:
+        """Settle every one of them; what fails together is tried one by one, so that a call fails by itself alone."""
+        try:
+            replies = await asyncio.to_thread(self._reply, [waiting.call for waiting in alike])
+        except Exception as error:  # memory, templates, tokenizers, remote code: whatever it is, others go on
+            if len(alike) > 1:
+                for waiting in alike:
+                    await self._answer([waiting])
+            elif not alike[0].reply.done():
+                reason = " ".join(str(error).split())[:200]
+                alike[0].reply.set_exception(CallError(f"{type(error).__name__}: {reason}"))
+            return
+        for waiting, reply in zip(alike, replies, strict=True):
+            if not waiting.reply.done():
+                waiting.reply.set_result(reply)
 
     def _reply(self, calls: Sequence[Call]) -> list[Reply]:
         prompts = [self._prompt(call) for call in calls]
@@ -95,11 +113,12 @@ class HuggingFace:
         replies = [Reply(*reply) for reply in zip(texts, usages, finishes, strict=True)]
         # Single responses have one score line, pairs two: only alike ones can be scored together.
         for count in (1, 2):
-            rows = [row for row, call in enumerate(calls) if _scores_asked(call) == count]
+            # A reply that was cut off within its thoughts has not come to a judgement yet.
+            rows = [row for row, call in enumerate(calls) if _scores_asked(call) == count and not replies[row].unclosed]
             if rows:
                 scored = self._expected([(calls[row], prompts[row], texts[row]) for row in rows], count)
                 for row, (text, expected) in zip(rows, scored, strict=True):
-                    replies[row] = Reply(text, usages[row], "stop", expected)
+                    replies[row] = Reply(text, usages[row], LAID, expected)
         return replies
 
     def _generate(self, prompts: Sequence[str], calls: Sequence[Call]) -> tuple[list[str], list[str], list[int]]:
@@ -138,7 +157,8 @@ class HuggingFace:
         names = ["Score"] if count == 1 else ["Score of Assistant 1", "Score of Assistant 2"]
         texts = []
         for _, _, text in written:
-            line = _SCORE_LINE.search(text)
+            said = text.rfind(split(text).text)
+            line = _SCORE_LINE.search(text, max(said, 0))
             texts.append((text[: line.start()] if line else text).rstrip())
         expected: list[tuple[float, ...]] = [()] * len(written)
         for name in names:
@@ -178,10 +198,22 @@ class HuggingFace:
         return tokens[0] if len(tokens) == 1 else None
 
     def _prompt(self, call: Call) -> str:
-        messages = [{"role": m.role, "content": self._without_specials(m.content)} for m in call.messages]
-        if self._tokenizer.chat_template:
-            return self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return "\n\n".join(message["content"] for message in messages) + "\n\n"
+        if not self._tokenizer.chat_template:
+            return "\n\n".join(self._without_specials(message.content) for message in call.messages) + "\n\n"
+        messages = call.messages if self._takes_system else folded(call.messages)
+        try:
+            return self._rendered(messages)
+        except Exception:
+            # Gemma's and the first Mistral's templates know no system role, and say so by an exception of their own.
+            if folded(messages) == messages:
+                raise
+            text = self._rendered(folded(messages))
+            self._takes_system = False
+            return text
+
+    def _rendered(self, messages: Sequence[Message]) -> str:
+        turns = [{"role": message.role, "content": self._without_specials(message.content)} for message in messages]
+        return self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **self._options)
 
     def _without_specials(self, text: str) -> str:
         """A text that names this tokenizer's special tokens must not become them."""
@@ -200,7 +232,8 @@ class HuggingFace:
 
     async def abilities(self) -> Abilities:
         """The model's context; it follows no schema."""
-        return Abilities(getattr(self._model.config, "max_position_embeddings", None), structured=False)
+        known = self._context or getattr(self._model.config, "max_position_embeddings", None)
+        return Abilities(known, structured=False)
 
     def count_tokens(self, text: str) -> int:
         """By its own tokenizer."""
@@ -238,14 +271,15 @@ def _gumbel_sampler(torch: Any, seeds: Sequence[int], calls: Sequence[Call]) -> 
 
 
 def _seed_of(seed: int, call: Call) -> int:
-    text = repr((seed, call.messages, call.place.index, call.attempt))
+    draw = (call.draw,) if call.draw else ()
+    text = repr((seed, call.messages, call.place.index, call.attempt, *draw))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])
 
 
-def _fingerprint(path: Path) -> str:
-    """Of the files of a folder, by name, size and time: weights that change are another judge."""
+def _fingerprint(path: Path) -> str | None:
+    """Of the files of a folder, by name, size and time: weights that change are another judge. None: it is none."""
     if not path.is_dir():
-        return "hub"
+        return None
     files = sorted(item for item in path.iterdir() if item.suffix in (".json", ".safetensors", ".bin", ".jinja"))
     told = [(item.name, item.stat().st_size, item.stat().st_mtime_ns) for item in files]
     return hashlib.sha256(repr(told).encode()).hexdigest()[:16]

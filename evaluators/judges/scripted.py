@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluators.errors import ConfigError
-from evaluators.judges import Abilities, Backend, CallError, estimated_tokens, judge
+from evaluators.judges import Abilities, Backend, CallError, estimated_tokens, judge, refuse_options
 from evaluators.messages import Call, Reply
 from evaluators.values import Usage
 
@@ -26,13 +26,14 @@ class Scripted:
     concurrency: int | None = None
 
     def __init__(self, argument: str, backend: Backend) -> None:
+        refuse_options(f"scripted:{argument}", backend)
         path = Path(argument)
         try:
             content = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not UTF-8"
             raise ConfigError(f"--judge scripted:{argument}: {reason}") from error
-        lines = enumerate(content.splitlines(), start=1)
+        lines = enumerate(content.split("\n"), start=1)  # `splitlines` would cut at U+2028 within a text
         self._replies = [_checked(line, f"{argument}: line {number}") for number, line in lines if line.strip()]
         self.name = f"scripted:{path.name}"
         self.identity = f"scripted:{hashlib.sha256(content.encode()).hexdigest()[:16]}"
@@ -47,7 +48,7 @@ class Scripted:
                 if "error" in line:
                     raise CallError(line["error"])
                 used = sum(estimated_tokens(message.content) for message in call.messages)
-                return Reply(line["reply"], Usage(used, estimated_tokens(line["reply"])), "stop")
+                return Reply(line["reply"], Usage(used, estimated_tokens(line["reply"]), estimated=True), "stop")
         raise CallError(f"no reply in the script for {place}")
 
     def coordinates(self, call: Call) -> tuple[object, ...]:

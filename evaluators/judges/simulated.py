@@ -33,7 +33,7 @@ from statistics import NormalDist, fmean
 from typing import TYPE_CHECKING, NamedTuple
 
 from evaluators.errors import ConfigError
-from evaluators.judges import Abilities, Backend, estimated_tokens, judge
+from evaluators.judges import Abilities, Backend, estimated_tokens, judge, refuse_options
 from evaluators.messages import Call, Place, Reply
 from evaluators.values import Review, Usage
 
@@ -114,6 +114,7 @@ class Simulated:
     concurrency: int | None = None
 
     def __init__(self, argument: str, backend: Backend) -> None:
+        refuse_options(f"simulated:{argument}", backend)
         self.population = parse_population(argument, seed=backend.seed)
         self.name = f"simulated:{argument}"
         self.identity = f"simulated:{self.population}"

@@ -17,7 +17,7 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from evaluators.errors import ConfigError
 from evaluators.messages import Message
-from evaluators.prompts.wrapping import code_for, wrap
+from evaluators.prompts.wrapping import code_for, wrap, wrap_line
 
 _HERE = Path(__file__).parent
 _NOUNS = ("response", "responses", "goal", "expert_in", "quality")
@@ -201,10 +201,16 @@ class Prompts:
         )
 
     def _messages(self, block: str, family: str, texts: Texts, **variables: Any) -> tuple[Message, ...]:
-        mark = code_for(texts.flat())
+        reviews: Sequence[Seen] = variables.pop("seen", ())
+        role: str | None = variables.pop("role", None)
+        mark = code_for([*texts.flat(), role or "", *(review.role for review in reviews)])
         seen = [
-            {**vars(review), "evidence": wrap(evidence, "review", mark)}
-            for review, evidence in zip(variables.pop("seen", ()), texts.evidence, strict=True)
+            {
+                **vars(review),
+                "role": wrap_line(review.role, "perspective", mark),
+                "evidence": wrap(evidence, "review", mark),
+            }
+            for review, evidence in zip(reviews, texts.evidence, strict=True)
         ]
         nouns = self.family(family, texts.query)
         variables |= {
@@ -217,6 +223,7 @@ class Prompts:
                 wrap(text, f"{nouns.response} {position}" if len(texts.presented) > 1 else nouns.response, mark)
                 for position, text in enumerate(texts.presented, start=1)
             ],
+            "role": None if role is None else wrap_line(role, "perspective", mark),
             "seen": seen,
         }
         variables["material"] = self._render("material", **variables)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
 
-_CHAT_MARKUP = re.compile(
-    r"<\|[^<>|\n]{1,40}\|>|</?s>|\[/?INST\]|<</?SYS>>|</?(?:start|end)_of_turn>|<(?:\uff5c)[^<>\n]{1,40}(?:\uff5c)>",
-    re.IGNORECASE,
-)
+from evaluators.reading.markup import neutralize
+from evaluators.storing import one_line
 
 
 def code_for(texts: Sequence[str]) -> str:
@@ -29,11 +26,6 @@ def wrap(text: str, name: str, code: str) -> str:
     return f"[start of {name} {code}]\n{neutralize(text)}\n[end of {name} {code}]"
 
 
-def neutralize(text: str) -> str:
-    """Break what chat templates would read as the end of a message: `<|im_end|>` becomes `< |im_end|>`."""
-    return _CHAT_MARKUP.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
-
-
-def has_chat_markup(text: str) -> bool:
-    """Whether `neutralize` would change it."""
-    return _CHAT_MARKUP.search(text) is not None
+def wrap_line(text: str, name: str, code: str) -> str:
+    """The same for what is named within a line, such as a perspective, which a model may have written."""
+    return f"[start of {name} {code}] {neutralize(one_line(text))} [end of {name} {code}]"

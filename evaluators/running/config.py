@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import tyro
 
@@ -13,6 +13,7 @@ from evaluators.benchmarks import loaders
 from evaluators.errors import ConfigError
 from evaluators.network import Network
 from evaluators.presets import architectures, summary
+from evaluators.running.judge_spec import JudgeFlag, JudgeSpec, parse_options
 
 
 def _check(condition: bool, flag: str, value: Any, must: str) -> None:
@@ -92,8 +93,8 @@ class AskingConfig:
     confidence: bool = False
     """Ask reviewers how sure they are (on if the aggregation is weighted by it)."""
     context_tokens: int | None = None
-    """Context of the judge, in tokens; asked of the server if not given, 8192 if it does not say. Longer prompts
-    are shortened by a rule and marked."""
+    """Context of the judge, in tokens; asked of the server or known if not given. Longer prompts are shortened by a
+    rule and marked; none is where the context is unknown."""
     assign: Literal["neurons", "layers"] = "neurons"
     """With several judges: dealt out to the neurons in turn, or one to each layer."""
 
@@ -115,18 +116,22 @@ class ServerConfig:
     """Where judges are, and how fast they are asked."""
 
     base_url: str | None = None
-    """URL of an OpenAI-compatible server, such as http://127.0.0.1:8000/v1; OpenAI's if not given."""
-    key_env: str = "OPENAI_API_KEY"
-    """Environment variable that holds the key."""
+    """URL of an OpenAI-compatible server, such as http://127.0.0.1:8000/v1, for judges without one of their own; that
+    of the variable OPENAI_BASE_URL if not given, else OpenAI's."""
+    key_env: str | None = None
+    """Environment variable that holds the key; OPENAI_API_KEY if not given, but for judges with a URL of their own."""
+    option: tuple[str, ...] = ()
+    """Passed through to servers and chat templates, as NAME=VALUE: --option reasoning_effort=low
+    'extra_body={"chat_template_kwargs": {"enable_thinking": false}}'. null leaves a parameter out."""
     concurrency: int = 32
-    """Calls in flight at most."""
+    """Calls in flight to a server and account at most; fewer where it refuses so many."""
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
-    """Tokens of prompts and replies."""
+    """Tokens of prompts and replies; both limits hold for a server and account, over all judges and processes."""
     timeout: float = 120.0
     """Seconds for one call, its whole reply included."""
     retries: int = 6
-    """Try a call again so often after a rate limit, a server error, a timeout or a dropped connection."""
+    """Try a call again so often after a server error, a timeout or a dropped connection (rate limits do not count)."""
     backoff: float = 1.0
     """Seconds to wait at most before the first retry, doubled each time; a server's Retry-After goes before."""
     breaker: int = 8
@@ -139,6 +144,8 @@ class ServerConfig:
     """hf: cpu, cuda, cuda:1, ...; a GPU where there is one if not given."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "option", tuple(self.option))
+        parse_options(self.option)
         for name in ("concurrency", "timeout", "batch", "breaker", "requests_per_minute", "tokens_per_minute"):
             value = getattr(self, name)
             _check(value is None or value > 0, name.replace("_", "-"), value, "positive")
@@ -151,7 +158,7 @@ class MoneyConfig:
     """What it costs."""
 
     budget: float | None = None
-    """USD that this run may spend; it stops before it would pass them."""
+    """USD that --out may cost over all starts; the run stops before it would pass them."""
     prices: str | None = None
     """YAML file of MODEL: {input: USD, output: USD} per million tokens, added to the built-in table."""
     dry_run: bool = False
@@ -188,8 +195,10 @@ class JudgeConfig:
     data: str = ""
     """JSON Lines, one object a line: query, response1, response2, and if you have them id, human (1, 2, or 0 for a
     tie), family, dataset, language, reference. Without response2, response1 is graded by itself."""
-    judge: tuple[str, ...] = ()
-    """Who judges: openai:MODEL, hf:PATH, scripted:FILE or simulated:NAME=VALUE,...; several make a mixed panel."""
+    judge: tuple[JudgeFlag, ...] = ()
+    """Who judges: openai:MODEL, hf:PATH, scripted:FILE or simulated:NAME=VALUE,...; several make a mixed panel.
+    openai:MODEL@URL#KEY is a model on a server of its own, whose key is in the environment variable KEY; a YAML file
+    can give each judge options, limits and prices too (see docs/judging.md)."""
     out: str = ""
     """Folder of the results."""
     format: Annotated[str, _FORMAT] = "jsonl"
@@ -206,7 +215,7 @@ class JudgeConfig:
     seed: int | None = None
     """Seed of simulated and local judges, and sent to servers if given."""
     retry_unscored: bool = False
-    """Judge samples again that are unscored in --out."""
+    """Judge samples of --out again of which anything is unscored; what is scored comes from the cache."""
     network: NetworkConfig = field(default_factory=NetworkConfig)
     asking: AskingConfig = field(default_factory=AskingConfig)
     server: ServerConfig = field(default_factory=ServerConfig)
@@ -214,14 +223,22 @@ class JudgeConfig:
     caching: CacheConfig = field(default_factory=CacheConfig)
 
     def __post_init__(self) -> None:
-        for name in ("judge", "fields"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        object.__setattr__(self, "fields", tuple(self.fields))
+        object.__setattr__(self, "judge", tuple(map(JudgeSpec.load, self.judge)))
+        _check(self.limit is None or self.limit > 0, "limit", self.limit, "positive")
+        _check(self.seed is None or self.seed >= 0, "seed", self.seed, "at least 0")
+        self.network.build(len(self.judge) or 1)
+
+    def complete(self) -> Self:
+        """These settings, if a run can start with them; a file with some of them need not say all.
+
+        Raises:
+            ConfigError: no data, judge or folder is named.
+        """
         if not self.data:
             raise ConfigError("--data: name the file of samples")
         if not self.judge:
             raise ConfigError("--judge: name a judge, such as openai:gpt-4o-mini (with --base-url for your own server)")
         if not self.out and not self.money.dry_run:
             raise ConfigError("--out: name the folder of the results")
-        _check(self.limit is None or self.limit > 0, "limit", self.limit, "positive")
-        _check(self.seed is None or self.seed >= 0, "seed", self.seed, "at least 0")
-        self.network.build(len(self.judge))
+        return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluators.errors import RunError
+from evaluators.network import restored
 from evaluators.running.folder import VERDICTS, has_blank, read_records
 from evaluators.running.metrics_file import refused
 from evaluators.running.settings import load
@@ -37,8 +39,11 @@ def read_run(
             raise RunError(f"{flag} {folder}: holds no {name}; name the folder of a judge's run")
     config = load(path / "config.yaml")
     samples, shared, single = [], [], 0
+    networks: dict[str, Any] = {}
     for record in read_records(path / VERDICTS):
         watch(record)
+        network = record.get("run", {}).get("network")
+        networks[json.dumps(network, sort_keys=True)] = network
         if record["response2"] is None:
             single += 1
         else:
@@ -48,8 +53,16 @@ def read_run(
         raise RunError(f"{flag} {folder}: no sample with two responses is judged in it")
     if twice := [name for name, count in Counter(sample.id for sample in samples).items() if count > 1]:
         raise RunError(f"{flag} {folder}: has two verdicts for {twice[0]!r}; delete one from {VERDICTS}")
+    if len(networks) > 1:
+        raise RunError(
+            f"{flag} {folder}: holds verdicts of {len(networks)} networks, which have no figures in common; judge into "
+            "another folder"
+        )
+    [stored] = networks.values()
+    network = config.network.build(len(config.judge)) if stored is None else restored(stored)
     together = [replace(sample, cluster=name) for sample, name in zip(samples, clusters(shared), strict=True)]
-    return JudgedRun(path, config.network.build(len(config.judge)), tuple(together), single, refused(path))
+    guessed = config.network.preset if stored is None else None
+    return JudgedRun(path, network, tuple(together), single, refused(path), guessed)
 
 
 def _sample(record: Mapping[str, Any]) -> Sample:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import tyro
 import yaml
@@ -16,7 +16,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from evaluators.errors import ConfigError
 from evaluators.running.config import JudgeConfig
+from evaluators.running.judge_spec import JudgeSpec
 
+ConfigT = TypeVar("ConfigT", bound=JudgeConfig)
 _FREE = ("out", "data", "limit", "skip_refused", "retry_unscored", "money", "caching")
 _FREE_OF_SERVER = (
     "key_env",
@@ -34,15 +36,23 @@ _FREE_OF_SERVER = (
 
 
 def parse(argv: Sequence[str], *, prog: str) -> JudgeConfig:
-    """The settings of a run.
+    """The settings of a run. Raises ConfigError and SystemExit as `parse_as`."""
+    return parse_as(JudgeConfig, argv, prog=prog)
+
+
+def parse_as(kind: type[ConfigT], argv: Sequence[str], *, prog: str) -> ConfigT:
+    """The settings of a `kind` that may have more than those of a run.
 
     Raises:
         ConfigError: an impossible setting, with its flag.
         SystemExit: help was asked for, or a flag is unknown or malformed (tyro has printed which, and the nearest).
     """
     file, flags = _take_config(argv)
-    default: dict[str, Any] = {} if file is None else {"default": load(file)}
-    return tyro.cli(JudgeConfig, args=flags, prog=prog, config=(tyro.conf.OmitArgPrefixes,), **default)
+    default: dict[str, Any] = {}
+    if file is not None:
+        stored = load(file)
+        default["default"] = kind(**{item.name: getattr(stored, item.name) for item in dataclasses.fields(stored)})
+    return tyro.cli(kind, args=flags, prog=prog, config=(tyro.conf.OmitArgPrefixes,), **default).complete()
 
 
 def load(path: Path) -> JudgeConfig:
@@ -75,7 +85,8 @@ def dump(config: JudgeConfig) -> str:
 
 def plain(config: JudgeConfig) -> dict[str, Any]:
     """All settings as dicts, lists, numbers and texts."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
+    settings = dataclasses.asdict(config) | {"judge": [judge.plain() for judge in config.judge]}
+    return json.loads(json.dumps(settings))
 
 
 def digest(config: JudgeConfig, prompts: str) -> str:
@@ -96,7 +107,8 @@ def differences(stored: Mapping[str, Any], wanted: JudgeConfig) -> list[str]:
 def _science(settings: Mapping[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in settings.items() if name not in _FREE}
     server = {name: value for name, value in kept.get("server", {}).items() if name not in _FREE_OF_SERVER}
-    return {**kept, "server": server}
+    judges = [JudgeSpec.load(judge).science() for judge in kept.get("judge", [])]
+    return {**kept, "server": server, "judge": judges}
 
 
 def _flat(nested: Mapping[str, Any], above: str = "") -> dict[str, Any]:
@@ -108,18 +120,25 @@ def _flat(nested: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 
 def _take_config(argv: Sequence[str]) -> tuple[Path | None, list[str]]:
     flags: list[str] = []
+    options: list[str] = []
     file = None
     words = iter(argv)
+    within_option = False
     for word in words:
         name, equals, value = word.partition("=")
+        if name == "--option":  # may be given several times, which tyro would take for the last
+            options += [value] if equals else []
+            within_option = not equals
+            continue
+        within_option = within_option and not word.startswith("--")
         if name != "--config":
-            flags.append(word)
+            (options if within_option else flags).append(word)
             continue
         path = value if equals else next(words, None)
         if not path:
             raise ConfigError("--config: name a YAML file")
         file = Path(path)
-    return file, flags
+    return file, [*flags, *(["--option", *options] if options else [])]
 
 
 def _known(content: Mapping[str, Any], kind: Any, path: Path, above: str) -> dict[str, Any]:
@@ -139,5 +158,10 @@ def _known(content: Mapping[str, Any], kind: Any, path: Path, above: str) -> dic
             section[key] = _known(value, nested, path, f"{above}{key}.")
         else:
             is_tuple = str(known[key].type).startswith("tuple")
-            section[key] = (value,) if is_tuple and isinstance(value, str) else value
+            if key == "option" and isinstance(value, Mapping):
+                section[key] = tuple(f"{name}={json.dumps(item)}" for name, item in value.items())
+            else:
+                section[key] = (value,) if is_tuple and isinstance(value, (str, Mapping)) else value
+    if isinstance(section.get("judge"), (list, tuple)):
+        section["judge"] = tuple(map(JudgeSpec.load, section["judge"]))
     return section

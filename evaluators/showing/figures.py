@@ -18,10 +18,11 @@ BASELINES = {
 
 
 def figure_text(figure: Mapping[str, Any]) -> str:
-    """`0.750 [0.690, 0.810]`, or that it is not defined."""
+    """`0.750 [0.690, 0.810]`, or why there is no value or no interval."""
+    why = f": {figure['why']}" if figure.get("why") else ""
     if figure["value"] is None:
-        return "not defined"
-    ends = "no interval" if figure["low"] is None else f"{figure['low']:.3f}, {figure['high']:.3f}"
+        return f"not defined{why}"
+    ends = f"no interval{why}" if figure["low"] is None else f"{figure['low']:.3f}, {figure['high']:.3f}"
     return f"{figure['value']:.3f} [{ends}]"
 
 
@@ -45,7 +46,8 @@ def ceiling_text(found: Mapping[str, Any]) -> str:
 def samples_text(found: Mapping[str, Any]) -> str:
     """How many samples, of how many queries; where some have no query, in how many clusters."""
     if not found["without_query"]:
-        return f"{found['samples']:,} of {found['queries']:,} queries"
+        together = "" if found["clusters"] == found["queries"] else f" in {found['clusters']:,} clusters"
+        return f"{found['samples']:,} of {found['queries']:,} queries{together}"
     return (
         f"{found['samples']:,}: {found['samples'] - found['without_query']:,} on {found['queries'] - 1:,} queries and "
         f"{found['without_query']:,} without one, in {found['clusters']:,} clusters"
@@ -64,10 +66,15 @@ def score_text(found: Mapping[str, Any]) -> Iterator[str]:
     yield from refused_lines(found["refused"] or {})
     if found["blank_responses"]:
         yield f"blank       {found['blank_responses']:,} samples with a blank response"
+    if found["network"]["guessed"] is not None:
+        yield f"network     not stored with this run: the preset {found['network']['guessed']}, as it is today"
+    over = "queries" if found["clusters"] == found["queries"] else "clusters of queries"
+    yield f"intervals   95 %, over {found['clusters']:,} {over}: samples of one count together"
     unscored = found["unscored"]
     yield (
         f"unscored    {unscored['samples']:,} samples, "
-        f"{unscored['unscored_reviews']:,} of {unscored['reviews']:,} reviews"
+        f"{unscored['unscored_reviews']:,} of {unscored['reviews']:,} reviews; share of samples "
+        + figure_text(unscored["rate"])
     )
     if found["labelled"]:
         for title, way in (("agreement", "scored"), ("as wrong", "unscored_as_wrong")):
@@ -92,17 +99,31 @@ def score_text(found: Mapping[str, Any]) -> Iterator[str]:
             )
         if ceiling := ceiling_text(found):
             yield f"ceiling     {ceiling}"
-    if "position" in found:
-        position = found["position"]
-        yield (
-            f"position    same verdict in both orders {figure_text(position['consistency'])}, "
-            f"first shown preferred {figure_text(position['first_preferred'])}"
-        )
+    yield from position_text(found["position"])
     lengths = found["length"]
     yield (
         f"length      the judge prefers the longer {figure_text(lengths['judge_prefers_longer'])}, people "
         + figure_text(lengths["people_prefer_longer"])
     )
+
+
+def position_text(found: Mapping[str, Any]) -> Iterator[str]:
+    """The judge, which layer 1 shows, and the network apart."""
+    yield (
+        f"position    the judge, in layer 1: same verdict in both orders {figure_text(found['consistency'])}, "
+        f"first shown preferred {figure_text(found['first_preferred'])}; "
+        f"{found['unscored']:,} samples not scored in both"
+    )
+    network = found["network"]
+    if network["consistency"]["value"] is None:
+        yield f"            the network: no verdict of one order, {network['consistency']['why']}"
+    else:
+        yield "            the network: its verdicts of one order are those of layer 1"
+    yield (
+        f"            its verdicts name response 1 in {figure_text(network['names_response1'])}, people in "
+        f"{figure_text(network['people_name_response1'])}: difference {figure_text(network['difference'])}"
+    )
+    yield f"            right where the orders of layer 1 differ {figure_text(network['right_where_orders_differ'])}"
 
 
 def comparison_text(found: Mapping[str, Any]) -> Iterator[str]:
@@ -112,5 +133,6 @@ def comparison_text(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"{name.replace('_', '-'):<12}" + figure_text({**figure, "value": figure["difference"]})
     yield (
         f"McNemar     only the first is right {found['only_first_right']:,}, only the second "
-        f"{found['only_second_right']:,}: p = {found['mcnemar_p']:.4g}"
+        f"{found['only_second_right']:,}: p = {found['mcnemar_p']:.4g}, exact {found['mcnemar_exact_p']:.4g} "
+        f"(the judges swapped by query, {found['queries']:,} of them)"
     )

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import itertools
-import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from evaluators.asking.ledger import Spent
 from evaluators.running.estimate import REPLY_TOKENS, Estimate
-from evaluators.running.tally import Spent, Tally
+from evaluators.running.tally import Tally
+from evaluators.storing import one_line, printable
 
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _SHOWN = 5
 _WINNERS = {1: "response 1", 2: "response 2", 0: "tie"}
-
-
-def printable(text: str) -> str:
-    """Without the signs by which a text could move the cursor, colour the screen or turn its direction."""
-    return _CONTROLS.sub("\ufffd", text.replace("\r\n", "\n"))
 
 
 def _indented(text: str, by: int) -> str:
@@ -27,7 +22,8 @@ def _indented(text: str, by: int) -> str:
 
 def network_text(record: Mapping[str, Any]) -> Iterator[str]:
     """One sample's network, line by line: texts, roles, layers, verdict."""
-    yield f"sample {printable(record['id'])}  ({record['dataset'] or 'no data set'}, family {record['family']})"
+    where = f"{record['dataset'] or 'no data set'}, family {record['family']}"
+    yield f"sample {one_line(record['id'])}  ({one_line(where)})"
     for name in ("query", "reference", "response1", "response2"):
         if record[name] is not None:
             yield f"\n{name}"
@@ -38,7 +34,7 @@ def network_text(record: Mapping[str, Any]) -> Iterator[str]:
     for number, role in enumerate(record["roles"], start=1):
         focus = f": {role['focus']}" if role["focus"] else ""
         standing = "  (standing)" if role["standing"] else ""
-        yield _indented(f"{number}. {role['name']}{focus}{standing}", 2)
+        yield _indented(one_line(f"{number}. {role['name']}{focus}") + standing, 2)
     for failure in record["roles_failures"]:
         yield _indented(f"failed: {failure['reason']}", 2)
     for number, layer in enumerate(record["layers"], start=1):
@@ -52,15 +48,15 @@ def _review_text(item: Mapping[str, Any]) -> Iterator[str]:
     order = {"12": "1 shown first", "21": "2 shown first"}[item["order"]]
     head = f"  neuron {item['neuron']}, {order}" + (f", review {item['index'] + 1}" if item["index"] else "")
     judges = sorted({call["judge"] for call in item["calls"]})
-    head += f", by {printable(', '.join(judges))}" if judges else ""
+    head += f", by {one_line(', '.join(judges))}" if judges else ""
     if item["shortened"]:
         head += f", {item['shortened']:,} characters of its prompt left out"
     if "reason" in item:
-        yield f"{head}: unscored: {printable(item['reason'])}"
+        yield f"{head}: unscored: {one_line(item['reason'])}"
         return
     scores = " : ".join(f"{score:g}" for score in item["scores"])
     sure = f", confidence {item['confidence']:g}" if item["confidence"] is not None else ""
-    yield f"{head}: {scores}{sure}" + (f"  [{printable(item['role'])}]" if item["role"] else "")
+    yield f"{head}: {scores}{sure}" + (f"  [{one_line(item['role'])}]" if item["role"] else "")
     yield _indented(item["evidence"], 6)
 
 
@@ -68,7 +64,7 @@ def verdict_text(record: Mapping[str, Any]) -> str:
     """The verdict on a line."""
     verdict = record["verdict"]
     if verdict["scores"] is None:
-        return f"verdict: unscored: {printable(verdict['reason'])}"
+        return f"verdict: unscored: {one_line(verdict['reason'])}"
     scores = " : ".join(f"{score:.4g}" for score in verdict["scores"])
     said = "" if verdict["winner"] is None else f"{_WINNERS[verdict['winner']]}, "
     human = "" if record["human"] is None else f"; people: {_human(record)}"
@@ -79,7 +75,7 @@ def _human(record: Mapping[str, Any]) -> str:
     return f"{record['human']:g}" if record["response2"] is None else _WINNERS[int(record["human"])]
 
 
-def summary_text(tally: Tally, *, seconds: float | None, lost: int) -> Iterator[str]:
+def summary_text(tally: Tally, *, seconds: float | None) -> Iterator[str]:
     """A run's summary, line by line."""
     named = {"1": "response 1", "2": "response 2", "tie": "tie", "graded": "graded"}
     parts = [f"{named[name]} {tally.winners[name]:,}" for name in named if tally.winners[name]]
@@ -93,17 +89,19 @@ def summary_text(tally: Tally, *, seconds: float | None, lost: int) -> Iterator[
         yield f"shortened   {tally.shortened:,} samples whose prompts did not fit the context"
     if tally.blank:
         yield f"blank       {tally.blank:,} samples with a blank response, judged like others"
+    if tally.thoughts:
+        yield f"thoughts    {tally.thoughts:,} replies, {tally.thoughts_length:,} characters, kept and read by nobody"
     if tally.suspicious_samples:
         kinds = ", ".join(f"{kind} {count}" for kind, count in tally.suspicious.most_common())
         yield f"suspicious  {tally.suspicious_samples:,} samples with responses that try to judge themselves ({kinds})"
     took = "" if seconds is None else f", {_duration(seconds)}"
     yield f"calls       {spent_text(tally.total)}{took}"
-    if len(tally.by_judge) > 1:
-        for name, spent in tally.by_judge.items():
-            yield f"            {printable(name)}: {spent_text(spent)}"
-    for layer, spent in sorted(tally.by_layer.items()):
+    if len(tally.bill.by_judge) > 1:
+        for name, spent in tally.bill.by_judge.items():
+            yield f"            {one_line(name)}: {spent_text(spent)}"
+    for layer, spent in tally.bill.by_layer.items():
         yield f"            {f'layer {layer}' if layer else 'roles'}: {spent_text(spent)}"
-    if lost:
+    if lost := tally.total.lost:
         yield f"            {lost:,} tries without an answer, which a provider may have billed"
     metrics = tally.metrics()["agreement"]
     if metrics is not None and metrics["samples"]:
@@ -119,7 +117,7 @@ def refused_lines(refused: Mapping[int, str] | Mapping[str, str]) -> Iterator[st
     if refused:
         yield f"refused     {len(refused):,} lines of the data, passed over (--skip-refused)"
         for number, reason in itertools.islice(refused.items(), _SHOWN):
-            yield f"            line {number}: {printable(reason)[:160]}"
+            yield f"            line {number}: {one_line(reason, 160)}"
         if len(refused) > _SHOWN:
             yield f"            and {len(refused) - _SHOWN:,} more"
 
@@ -127,19 +125,21 @@ def refused_lines(refused: Mapping[int, str] | Mapping[str, str]) -> Iterator[st
 def _reasons(head: str, reasons: Mapping[str, int]) -> Iterator[str]:
     ordered = sorted(reasons.items(), key=lambda item: -item[1])
     for reason, count in ordered[:5]:
-        yield f"{head}{count:,} x {printable(reason)[:160]}"
+        yield f"{head}{count:,} x {one_line(reason, 160)}"
     if len(ordered) > 5:
         yield f"{head}{sum(count for _, count in ordered[5:]):,} for {len(ordered) - 5} other reasons"
 
 
 def spent_text(spent: Spent) -> str:
     """Calls, tokens and cost."""
-    if not spent.calls:
+    if not spent.calls and not spent.prompt_tokens:
         return f"0 made, {spent.cached:,} from the cache"
     cost = f"{spent.cost:.4f} USD" if spent.cost or not spent.unpriced else "unpriced"
     if spent.cost and spent.unpriced:
         cost += f" and {spent.unpriced:,} calls unpriced"
     tokens = f"{spent.prompt_tokens:,} + {spent.completion_tokens:,} tokens"
+    if spent.estimated:
+        tokens += f" (estimated for {spent.estimated:,} calls, whose usage the server did not tell)"
     return f"{spent.calls:,} made, {spent.cached:,} from the cache, {tokens}, {cost}"
 
 

@@ -16,6 +16,8 @@ class _Counts:
     labelled: int = 0
     right: int = 0
     with_verdict: int = 0
+    decided: int = 0
+    """Of samples that have a verdict."""
 
 
 class RoleCounts:
@@ -37,7 +39,9 @@ class RoleCounts:
                 continue
             first, second = item["scores"]
             vote = 1 if first > second else 2 if second > first else 0
-            counts.with_verdict += vote == record["verdict"]["winner"]
+            if record["verdict"]["winner"] is not None:
+                counts.decided += 1
+                counts.with_verdict += vote == record["verdict"]["winner"]
             if record["human"] is not None:
                 counts.labelled += 1
                 counts.right += vote == record["human"]
@@ -51,9 +55,7 @@ class RoleCounts:
                 "reviews": counts.reviews,
                 "unscored": counts.unscored,
                 "accuracy": counts.right / counts.labelled if counts.labelled else None,
-                "agrees_with_verdict": counts.with_verdict / (counts.reviews - counts.unscored)
-                if counts.reviews > counts.unscored
-                else None,
+                "agrees_with_verdict": counts.with_verdict / counts.decided if counts.decided else None,
             }
             for name, counts in rows
         ]

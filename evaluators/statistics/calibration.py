@@ -57,6 +57,8 @@ def split(samples: Sequence[Sample], share: float, seed: int) -> tuple[list[Samp
 def calibrate(run: JudgedRun, *, share: float, seed: int, draws: int) -> dict[str, Any]:
     """Settings with the highest kappa on one part (accuracy where kappa is not defined), measured on the other.
 
+    There the one that was chosen is compared with the run's own, sample by sample: `against_before`.
+
     Raises:
         RunError: as `split`.
     """
@@ -74,6 +76,7 @@ def calibrate(run: JudgedRun, *, share: float, seed: int, draws: int) -> dict[st
         "settings_tried": tried,
         "before": agreement(held, draws, seed),
         "after": agreement(judged, draws, seed),
+        "against_before": _against(held, held, judged, draws, seed),
         "reliability": bins,
         "calibration_error": calibration_error(bins),
         "abstain": abstain(judged),
@@ -94,8 +97,8 @@ def weighted(
     except RunError as error:
         return {"not_fitted": str(error)}
     tune_weighted, held_weighted = ([weights.apply(sample) for sample in part] for part in (tune, held))
-    setting, _ = choose(tune_weighted, list(FITTED))
-    plain, _ = choose(tune, unweighted)
+    setting, tried = choose(tune_weighted, list(FITTED))
+    plain, plain_tried = choose(tune, unweighted)
     judged, judged_plain = rejudged(held_weighted, setting), rejudged(held, plain)
     return {
         "reviews": weights.reviews,
@@ -104,18 +107,25 @@ def weighted(
         "confidence": weights.confidence,
         "chosen": dataclasses.asdict(setting),
         "unweighted": dataclasses.asdict(plain),
+        "settings_tried": {"with": tried, "without": plain_tried},
         "held_out": agreement(judged, draws, seed),
         "unweighted_held_out": agreement(judged_plain, draws, seed),
-        "against_unweighted": paired(
-            [sample.human for sample in held if sample.human is not None],
-            [sample.winner for sample in judged_plain],
-            [sample.winner for sample in judged],
-            [sample.cluster for sample in held],
-            draws=draws,
-            seed=seed,
-        ),
+        "against_unweighted": _against(held, judged_plain, judged, draws, seed),
         "abstain": abstain(judged),
     }
+
+
+def _against(
+    held: Sequence[Sample], before: Sequence[Sample], after: Sequence[Sample], draws: int, seed: int
+) -> dict[str, Any]:
+    return paired(
+        [sample.human for sample in held if sample.human is not None],
+        [sample.winner for sample in before],
+        [sample.winner for sample in after],
+        [sample.cluster for sample in held],
+        draws=draws,
+        seed=seed,
+    )
 
 
 def choose(samples: Sequence[Sample], aggregations: Sequence[str]) -> tuple[Setting, int]:

@@ -1,5 +1,6 @@
 """Which samples have related errors, and are drawn, and split, together: those of one query.
 
+A query of several turns (`Question 1: ... Question 2: ...`, as MT-bench is read) goes with those that begin alike.
 Samples without a query are pairs of dialogues. Two of them are related where any of their dialogues open with the same
 turn of the user, or are the same text, and so are all that such links join.
 """
@@ -11,12 +12,14 @@ from collections.abc import Sequence
 from hashlib import blake2b
 
 _OPENING = re.compile(r"\s*user:\s*(?P<said>.+?)\s*(?=\n\s*assistant:|\Z)", re.DOTALL | re.IGNORECASE)
+_FIRST_TURN = re.compile(r"Question 1:\n(?P<said>.*?)\n\nQuestion 2:\n", re.DOTALL)
 
 
 def keys(query: str, responses: Sequence[str | None]) -> tuple[str, ...]:
     """What a sample shares with those that it is related to: its query; without one, openings and whole dialogues."""
     if query.strip():
-        return (query,)
+        turns = _FIRST_TURN.match(query)
+        return (turns["said"] if turns else query,)
     dialogues = [text for text in responses if text is not None and text.strip()]
     openings = [f"user: {found['said']}" for text in dialogues if (found := _OPENING.match(text))]
     return tuple({*openings, *(f"dialogue {blake2b(text.encode(), digest_size=12).hexdigest()}" for text in dialogues)})

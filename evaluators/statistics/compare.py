@@ -9,80 +9,99 @@ import numpy as np
 
 from evaluators.errors import RunError
 from evaluators.statistics import tables
-from evaluators.statistics.bootstrap import DRAWS, LEVEL, Statistic, cluster_sums, interval, resampled
+from evaluators.statistics.bootstrap import DRAWS, LEVEL, Array, Statistic
+from evaluators.statistics.intervals import (
+    LEAST_CLUSTERS,
+    Interval,
+    design_effect,
+    difference_of_shares,
+    draw,
+    few,
+    rare,
+    smooth,
+)
 from evaluators.statistics.runs import JudgedRun
-
-
-def mcnemar(only_first: int, only_second: int) -> float:
-    """Exact two-sided p-value of McNemar's test (1947): of the samples that one judge alone has right, half are each's.
-
-    Args:
-        only_first: samples that the first judge has right and the second wrong; `only_second`: the other way round.
-    """
-    discordant = only_first + only_second
-    if not discordant:
-        return 1.0
-    from scipy.stats import binomtest
-
-    return float(binomtest(only_first, discordant, 0.5).pvalue)
+from evaluators.statistics.signs import mcnemar
 
 
 def paired(
     human: Sequence[int],
     first: Sequence[int | None],
     second: Sequence[int | None],
-    queries: Sequence[str],
+    clusters: Sequence[str],
     *,
     draws: int = DRAWS,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Differences (second - first) with intervals from one bootstrap of both, and McNemar's test.
+    """Differences (second - first) with intervals, and McNemar's test, both by cluster.
 
-    Unscored verdicts count as wrong, so that both judges answer for the same samples.
+    Unscored verdicts count as wrong, so that both judges answer for the same samples; they agree with nothing.
     """
-    tables_of = [tables.cells(human, first), tables.cells(human, second)]
-    width = tables_of[0].shape[1]
-    sums = cluster_sums(np.concatenate(tables_of, axis=1), list(queries))
-    drawn = resampled(sums, draws=draws, seed=seed) if len(sums) > 1 else None
-    total = sums.sum(0)
-    found: dict[str, Any] = {}
-    ways: dict[str, Statistic] = {
-        "accuracy": tables.accuracy(True),
-        "macro_f1": tables.macro_f1(True),
-        "kappa": tables.kappa(True),
-    }
-    for name, statistic in ways.items():
-        before, after = float(statistic(total[:width])), float(statistic(total[width:]))
+    right = [
+        np.array([said == person for person, said in zip(human, of, strict=True)], float) for of in (first, second)
+    ]
+    gained, lost = right[1] * (1 - right[0]), right[0] * (1 - right[1])
+    counts = len(set(clusters))
+    telling = len({cluster for cluster, apart in zip(clusters, gained + lost, strict=True) if apart})
+    drawn = draw(
+        np.concatenate([tables.cells(human, first), tables.cells(human, second)], axis=1),
+        clusters,
+        telling=telling,
+        draws=draws,
+        seed=seed,
+    )
+
+    def difference(statistic: Statistic, interval: Interval | None = None) -> dict[str, Any]:
+        before, after = (float(statistic(part)) for part in np.split(drawn.total, 2))
         known = not np.isnan(before + after)
-        range_ = (
-            interval(statistic(drawn[:, width:]) - statistic(drawn[:, :width])) if known and drawn is not None else None
-        )
-        found[name] = {
+        if interval is None and known:
+            interval = smooth(drawn, lambda sums: _second(statistic, sums) - _first(statistic, sums))
+        found = interval if known and interval is not None else Interval(why="it is not defined for both")
+        return {
             "first": None if np.isnan(before) else before,
             "second": None if np.isnan(after) else after,
             "difference": after - before if known else None,
-            "low": None if range_ is None else range_.low,
-            "high": None if range_ is None else range_.high,
+            "low": found.low,
+            "high": found.high,
+            "why": found.why,
         }
-    right = [(a == person, b == person) for person, a, b in zip(human, first, second, strict=True)]
-    only_first = sum(a and not b for a, b in right)
-    only_second = sum(b and not a for a, b in right)
+
+    why = few(counts) or rare(human, clusters)
+    p = mcnemar(lost.astype(bool).tolist(), gained.astype(bool).tolist(), clusters)
+    both = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
     return {
         "samples": len(human),
-        "queries": len(sums),
+        "queries": counts,
         "bootstrap": {"draws": draws, "seed": seed, "level": LEVEL, "clustered_by": "query"},
-        "difference": found,
-        "only_first_right": only_first,
-        "only_second_right": only_second,
-        "mcnemar_p": mcnemar(only_first, only_second),
-        "same_verdict": sum(a == b for a, b in zip(first, second, strict=True)) / len(human),
-        "error_correlation": _correlation([not a for a, _ in right], [not b for _, b in right]),
+        "difference": {
+            "accuracy": difference(tables.accuracy(True), difference_of_shares(right[0], right[1], clusters)),
+            "macro_f1": difference(
+                tables.macro_f1(True, tables.labels_of(human)), Interval(why=why, clusters=counts) if why else None
+            ),
+            "kappa": difference(tables.kappa(True)),
+        },
+        "only_first_right": int(lost.sum()),
+        "only_second_right": int(gained.sum()),
+        "design_effect": design_effect(gained, lost, clusters) if counts >= LEAST_CLUSTERS else None,
+        "mcnemar_p": p.robust if counts >= LEAST_CLUSTERS else p.exact,
+        "mcnemar_exact_p": p.exact,
+        "both_scored": len(both),
+        "same_verdict": sum(a == b for a, b in both) / len(both) if both else None,
+        "error_correlation": _correlation(right[0], right[1]),
     }
 
 
-def _correlation(one: Sequence[bool], other: Sequence[bool]) -> float | None:
+def _first(statistic: Statistic, sums: Array) -> Array:
+    return statistic(sums[..., : sums.shape[-1] // 2])
+
+
+def _second(statistic: Statistic, sums: Array) -> Array:
+    return statistic(sums[..., sums.shape[-1] // 2 :])
+
+
+def _correlation(one: Array, other: Array) -> float | None:
     """Pearson's (phi) of two judges' errors; None where one of them is always right or always wrong."""
-    if len(set(one)) < 2 or len(set(other)) < 2:
+    if one.std() == 0 or other.std() == 0:
         return None
     return float(np.corrcoef(one, other)[0, 1])
 

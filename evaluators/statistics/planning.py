@@ -12,6 +12,8 @@ from evaluators.errors import ConfigError
 from evaluators.judges.simulated import Population
 
 _MOST = 10_000_000
+_VARIED = 100
+"""Variance of the number of samples apart, above which power is as smooth as its sum."""
 
 
 @dataclass(frozen=True)
@@ -31,53 +33,79 @@ def discordant(first: float, second: float, correlation: float) -> Discordant:
     spread = math.sqrt(first * (1 - first) * second * (1 - second))
     both = first * second + correlation * spread
     low, high = max(0.0, first + second - 1), min(first, second)
-    if not low - 1e-12 <= both <= high + 1e-12:
+    if not low - 1e-9 <= both <= high + 1e-9:
         ends = [(end - first * second) / spread for end in (low, high)]
         raise ConfigError(
             f"--correlation {correlation:g}: judges of accuracy {first:g} and {second:g} can have errors correlated "
             f"from {ends[0]:.3f} to {ends[1]:.3f}"
         )
-    return Discordant(first - both, second - both)
+    # Of nested errors the difference is 0, but for the last bit.
+    only = (max(0.0, right - both) for right in (first, second))
+    return Discordant(*(share if share > 1e-9 else 0.0 for share in only))
 
 
-def power(shares: Discordant, samples: int, *, level: float = 0.05) -> float:
-    """Chance that McNemar's exact test finds the difference in so many samples; summed over all outcomes.
+@dataclass(frozen=True)
+class Rejections:
+    """Chances of a significant difference, p <= level."""
 
-    The number of discordant samples is binomial, and of these the second judge's are binomial.
+    right: float
+    """In favour of the better judge: the power."""
+    wrong: float
+    """In favour of the worse one."""
+
+
+def rejections(shares: Discordant, samples: int, *, level: float = 0.05) -> Rejections:
+    """Of McNemar's test on so many samples, each of a query of its own; summed over all outcomes.
+
+    The number d of samples that one judge alone has right is binomial, and of these the better one's are binomial. With
+    equal judges both parts are false alarms.
     """
-    from scipy.stats import binom
+    from scipy.stats import binom, norm
 
     apart = shares.only_first + shares.only_second
     if apart <= 0:
-        return 0.0
-    low, high = (int(end) for end in binom.ppf([1e-9, 1 - 1e-9], samples, apart))
+        return Rejections(0.0, 0.0)
+    low, high = (int(end) for end in binom.ppf([1e-12, 1 - 1e-12], samples, min(apart, 1.0)))
     counts = np.arange(max(low, 1), high + 1)
-    # Reject where min(b, c) <= k, the largest k with 2 P(Binomial(d, 1/2) <= k) <= level.
-    k = binom.ppf(level / 2, counts, 0.5)
-    k = np.where(2 * binom.cdf(k, counts, 0.5) <= level, k, k - 1)
-    share = shares.only_second / apart
-    rejects = binom.cdf(k, counts, share) + binom.sf(counts - k - 1, counts, share)
-    return float((binom.pmf(counts, samples, apart) * np.where(k >= 0, rejects, 0.0)).sum())
+    # Of d samples apart, k : d - k is significant where (d - 2 k)^2 / d is beyond chi-squared's quantile z^2.
+    k = np.floor((counts - norm.isf(level / 2) * np.sqrt(counts)) / 2 + 1e-9)
+    better = max(shares.only_first, shares.only_second) / apart
+    chances = binom.pmf(counts, samples, min(apart, 1.0))
+    right, wrong = (np.where(k >= 0, binom.cdf(k, counts, share), 0.0) for share in (1 - better, better))
+    return Rejections(float(chances @ right), float(chances @ wrong))
 
 
 def samples_needed(shares: Discordant, *, wanted: float = 0.8, level: float = 0.05) -> int:
-    """The number of samples at which the power is reached, found by bisection.
+    """The smallest number of samples from which on the power is never below what is wanted.
+
+    Power is not monotone: where it steps over a smallest significant difference it falls a little. One number with
+    enough power is found by bisection, and those above it are looked at: with d of n samples apart, the steps are some
+    2 samples wide and at most 1 / sqrt(d) high, while power grows by some 1 / 2n a sample, so that none is below it
+    more than some sqrt(n) samples further. They cancel where d varies, as it does unless nearly all are apart, or few.
 
     Raises:
         ConfigError: the judges do not differ, or so little that ten million samples do not tell them apart.
     """
-    if math.isclose(shares.only_first, shares.only_second):
-        raise ConfigError("--accuracies: the two are equal; no number of samples tells them apart")
-    high = 8
-    while power(shares, high, level=level) < wanted:
+    if math.isclose(shares.only_first, shares.only_second, abs_tol=1e-12):
+        raise ConfigError("--accuracies: the two judges are equally good; no number of samples tells them apart")
+
+    def enough(samples: int) -> bool:
+        return rejections(shares, samples, level=level).right >= wanted
+
+    high = 1
+    while not enough(high):
         high *= 2
         if high > _MOST:
             raise ConfigError("--accuracies: more than ten million samples would be needed to tell these judges apart")
     low = high // 2
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if power(shares, middle, level=level) >= wanted else (middle, high)
-    return high
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    apart = shares.only_first + shares.only_second
+    if high * apart * (1 - apart) > _VARIED:
+        return high
+    around = range(high, high + 50 + 8 * math.isqrt(high))
+    return max((samples + 1 for samples in around if not enough(samples)), default=high)
 
 
 def expected_accuracy(population: Population, width: int) -> float:
@@ -124,5 +152,5 @@ def error_correlation(population: Population, widths: tuple[int, int], *, draws:
     wrong_wide = gap + error < 0
     wrong_narrow = gap + error + math.sqrt(max(more, 0.0)) * random.standard_normal(draws) < 0
     if wrong_wide.std() == 0 or wrong_narrow.std() == 0:
-        raise ConfigError("--population: its judges make no errors at these widths")
+        raise ConfigError("--population: one of its judges is always right, or always wrong, at these widths")
     return float(np.corrcoef(wrong_wide, wrong_narrow)[0, 1])

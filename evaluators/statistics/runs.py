@@ -45,11 +45,9 @@ class Sample:
         return aggregate(self.layers[:depth], aggregation, tie_margin)
 
     def in_order(self, order: str, aggregation: str, tie_margin: float) -> int | None:
-        """The winner by the reviews of one answer order alone."""
-        layers = [[item for item in layer if item.order == order] for layer in self.layers]
-        if not layers or not any(layers):
-            return None
-        return aggregate(layers, aggregation, tie_margin).winner
+        """The winner by layer 1's reviews of one answer order alone: later ones have read those of both orders."""
+        own = [item for item in self.layers[0] if item.order == order] if self.layers else []
+        return aggregate([own], aggregation, tie_margin).winner if own else None
 
 
 @dataclass(frozen=True)
@@ -64,6 +62,8 @@ class JudgedRun:
     """Samples of one response, which have no winner and are left out."""
     refused: Mapping[str, str] | None = None
     """Number of a line of the data that was passed over -> why; None: not known."""
+    guessed: str | None = None
+    """Of a run that does not say what its network was, the preset that is taken in its place, as it is today."""
 
     @property
     def aggregation(self) -> str:

@@ -49,9 +49,9 @@ def accuracy(wrong: bool) -> Statistic:
     return of
 
 
-def macro_f1(wrong: bool, labels: Sequence[int] | None = None) -> Statistic:
-    """Mean of 2 TP / (human + judge) over the labels that occur in the table."""
-    wanted = [label for label in HUMAN if labels is None or label in labels]
+def macro_f1(wrong: bool, labels: Sequence[int]) -> Statistic:
+    """Mean of 2 TP / (human + judge) over the same labels in every table; one that a table lacks is left out."""
+    wanted = [label for label in HUMAN if label in labels]
 
     def of(sums: Array) -> Array:
         table = _tables(sums, wrong)
@@ -81,12 +81,19 @@ def rate(sums: Array) -> Array:
     return _ratio(sums[..., 0], sums[..., 1])
 
 
+def labels_of(human: Sequence[int]) -> list[int]:
+    """Those that people use: macro-F1 is the mean over them, in every draw and for every judge of the same samples."""
+    return sorted(set(human))
+
+
 def of_counts(counts: Mapping[tuple[int, int | None], float], labels: Sequence[int] | None = None) -> Figures:
     """The three figures of one table (human label, verdict) -> how many samples; a verdict of None is always wrong.
 
     Args:
-        labels: as in `metrics.macro_f1`.
+        labels: of macro-F1; those that people use if not given.
     """
+    if labels is None:
+        labels = sorted({person for (person, _), count in counts.items() if count})
     sums = np.zeros(len(HUMAN) * len(JUDGE))
     for (person, verdict), count in counts.items():
         sums[_cell(person, verdict)] += count

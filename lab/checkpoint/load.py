@@ -2,49 +2,110 @@
 
 from __future__ import annotations
 
+import pickle
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 import normalization  # noqa: F401  (registers our model types)
-from lab.checkpoint import manifest
-from lab.checkpoint.folder import step_of
 from lab.checkpoint.search import resolve
-from lab.errors import RunError
+from lab.errors import RunError, UserError
+
+_POINTER = b"version https://git-lfs"
+_WRAPPED = {
+    "_orig_mod.": "a compiled model was saved; save the model inside it (model._orig_mod)",
+    "module.": "a model in DDP or DataParallel was saved; save the model inside it (model.module)",
+}
 
 
-def load_model(path: str | Path, *, dtype: str | torch.dtype = "auto", **options: Any) -> PreTrainedModel:
+def load_model(
+    path: str | Path,
+    *,
+    dtype: str | torch.dtype = "auto",
+    added: Collection[str] = (),
+    dropped: Collection[str] = (),
+    **options: Any,
+) -> PreTrainedModel:
     """Load a causal LM with its scheme: the one loader of this project.
 
     Args:
         path: a checkpoint of ours, a run folder (its newest whole checkpoint), or any Hugging Face folder or hub name.
         dtype: of the weights; `auto` is what was saved.
-        **options: for `AutoModelForCausalLM.from_pretrained`, such as `device_map` or `attn_implementation`.
+        added: names of weights that may be missing, such as the new norms of a scheme; they stay as they are made.
+        dropped: names of weights that may be there without use, such as a final norm that a scheme leaves out.
+        **options: for `AutoModelForCausalLM.from_pretrained`, such as `config` or `attn_implementation`.
 
     Raises:
-        RunError: nothing that can be loaded, an incomplete checkpoint, or weights that are missing, superfluous or of
-            another shape.
+        RunError: nothing that can be loaded, an incomplete or damaged checkpoint, or weights that are missing,
+            superfluous or of another shape.
     """
     source = resolve(str(path))
     folder = Path(source)
-    if step_of(folder) is not None:
-        _refuse_incomplete(folder)
+    _refuse_pointers(folder)
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, output_loading_info=True, **options)
+        model, report = AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **options
+        )
+    except (torch.OutOfMemoryError, UserError):
+        raise
     except OSError as error:
         what = "holds no checkpoint" if folder.is_dir() else "is no folder here, and no name that the hub answers to"
-        raise RunError(f"{path} {what}: {str(error).splitlines()[0]}") from error
-    faults = {kind: sorted(map(str, keys)) for kind, keys in report.items() if keys and kind != "error_msgs"}
-    if faults:
-        listed = "; ".join(f"{kind.replace('_', ' ')}: {', '.join(keys[:4])}" for kind, keys in faults.items())
-        raise RunError(f"{source} does not hold the weights of its config: {listed}")
+        raise RunError(f"{path} {what}: {_first_line(error)}") from error
+    except (SafetensorError, pickle.UnpicklingError, EOFError) as error:
+        damaged = _damaged(folder) or "a file of weights is cut or damaged"
+        raise RunError(f"{source} cannot be loaded: {damaged} ({_first_line(error)}); get it anew") from error
+    except (ImportError, ValueError, KeyError, RuntimeError) as error:
+        text = _first_line(error)
+        if "Unrecognized configuration class" in text:
+            text = "it is no causal LM (an encoder, or another kind of model)"
+        raise RunError(f"{source} cannot be loaded: {text}") from error
+    _refuse_misfits(source, report, added, dropped)
     return model
 
 
-def _refuse_incomplete(folder: Path) -> None:
-    try:
-        manifest.read(folder)
-    except ValueError as error:
-        raise RunError(str(error)) from error
+def _refuse_pointers(folder: Path) -> None:
+    for pattern in ("*.safetensors", "*.bin", "*.gguf"):
+        for file in folder.glob(pattern):
+            if file.stat().st_size < 1024 and file.read_bytes().startswith(_POINTER):
+                raise RunError(
+                    f"{folder} cannot be loaded: {file.name} is a pointer of Git LFS; run git lfs pull there"
+                )
+
+
+def _refuse_misfits(source: str, report: dict[str, Any], added: Collection[str], dropped: Collection[str]) -> None:
+    mismatched = [f"{name} {list(there)} for {list(here)}" for name, there, here in report["mismatched_keys"]]
+    faults = {
+        "missing": sorted(set(report["missing_keys"]) - set(added)),
+        "unexpected": sorted(set(report["unexpected_keys"]) - set(dropped)),
+        "of another shape": sorted(mismatched),
+        "": sorted(map(str, report["error_msgs"])),
+    }
+    listed = [
+        f"{kind}: {', '.join(keys[:4])}{f' and {len(keys) - 4} more' if len(keys) > 4 else ''}"
+        for kind, keys in faults.items()
+        if keys
+    ]
+    if listed:
+        hints = [
+            why for prefix, why in _WRAPPED.items() if any(name.startswith(prefix) for name in faults["unexpected"])
+        ]
+        raise RunError(f"{source} does not hold the weights of its config: {'; '.join([*listed, *hints])}")
+
+
+def _damaged(folder: Path) -> str | None:
+    """The first file of weights that cannot be opened."""
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, "pt"):
+                pass
+        except (SafetensorError, OSError):
+            return f"{file.name} is {'empty' if not file.stat().st_size else 'cut or damaged'}"
+    return None
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

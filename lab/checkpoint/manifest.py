@@ -8,10 +8,21 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
+from lab.errors import RunError
 from lab.hashing import file_hash
 
 NAME = "manifest.json"
 FORMAT = 2
+
+
+class DamagedError(RunError):
+    """A checkpoint that is incomplete or damaged, or cannot be read; says which, and the file."""
+
+
+class OtherFormatError(DamagedError):
+    """A checkpoint, maybe a good one, of another version of depthlab."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +32,7 @@ class Manifest:
     step: int
     tokens: int
     config_digest: str
-    """xxh3-128 of the run's config.yaml."""
+    """xxh3-128 of its config.yaml."""
     world_size: int
     """Processes that wrote it."""
     sharding: str
@@ -32,6 +43,14 @@ class Manifest:
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Path in the checkpoint -> `bytes` and `xxh3_128`."""
     format: int = FORMAT
+
+    def model_digest(self) -> str:
+        """Tells its model from others: of the hashes of weights and config."""
+        digest = xxhash.xxh3_128()
+        for name, file in sorted(self.files.items()):
+            if "/" not in name and name.endswith((".safetensors", "config.json")) and "generation" not in name:
+                digest.update(f"{name} {file['xxh3_128']}".encode())
+        return digest.hexdigest()
 
 
 def write(folder: Path, manifest: Manifest) -> None:
@@ -55,37 +74,75 @@ def read(folder: Path) -> Manifest:
     """The manifest of a complete checkpoint.
 
     Raises:
-        ValueError: there is none, or it cannot be read; says so with the folder.
+        DamagedError: there is none, or it cannot be read; says so with the folder.
     """
     path = folder / NAME
-    if not path.is_file():
-        raise ValueError(f"{folder} is incomplete: it has no {NAME}")
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        if (found := stored.get("format", 0)) != FORMAT:
-            other = "a newer" if found > FORMAT else "an older"
-            raise ValueError(f"written by {other} depthlab (format {found}, this one reads {FORMAT})")
-        return Manifest(**stored)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
+        found = stored.get("format", 0)
+        if found == FORMAT:
+            return Manifest(**stored)
+    except FileNotFoundError as error:
+        raise DamagedError(f"{folder} is incomplete: it has no {NAME}") from error
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise DamagedError(f"{path} cannot be read: {error}") from error
+    other = "a newer" if isinstance(found, int) and found > FORMAT else "an older"
+    raise OtherFormatError(
+        f"{path} cannot be read: written by {other} depthlab (format {found}, this one reads {FORMAT})"
+    )
+
+
+def complete(folder: Path) -> Manifest:
+    """Check that every file is there with its size, which costs nothing, not its content.
+
+    Raises:
+        DamagedError: incomplete or damaged; names the file.
+    """
+    return _check(folder)[0]
 
 
 def verify(folder: Path) -> Manifest:
-    """Check that every file is there with the bytes that were written.
+    """Check that every file is there with the bytes that were written. What was found whole is not read again by the
+    same process, as long as no file has changed since.
 
     Raises:
-        ValueError: incomplete or damaged; names the file.
+        DamagedError: incomplete or damaged; names the file.
     """
-    manifest = read(folder)
+    manifest, stamps = _check(folder)
+    if _WHOLE.get(folder.resolve()) == stamps:
+        return manifest
     for name, expected in manifest.files.items():
-        path = folder / name
-        if not path.is_file():
-            raise ValueError(f"{folder} is damaged: {name} is missing")
-        if path.stat().st_size != expected["bytes"]:
-            raise ValueError(f"{folder} is damaged: {name} has {path.stat().st_size} bytes, not {expected['bytes']}")
-        if file_hash(path) != expected["xxh3_128"]:
-            raise ValueError(f"{folder} is damaged: the content of {name} has changed")
+        try:
+            content = file_hash(folder / name)
+        except OSError as error:
+            raise DamagedError(f"{folder} cannot be read: {name}: {error.strerror or error}") from error
+        if content != expected["xxh3_128"]:
+            raise DamagedError(f"{folder} is damaged: the content of {name} has changed")
+    _WHOLE[folder.resolve()] = stamps
     return manifest
+
+
+_Stamps = list[tuple[str, int, int, int]]
+_WHOLE: dict[Path, _Stamps] = {}
+"""Checkpoint -> what the file system said of its files when all were found whole."""
+
+
+def _check(folder: Path) -> tuple[Manifest, _Stamps]:
+    manifest, stamps = read(folder), []
+    for name in [NAME, *manifest.files]:
+        try:
+            found = (folder / name).stat()
+            expected = manifest.files[name]["bytes"] if name != NAME else found.st_size
+        except FileNotFoundError as error:
+            raise DamagedError(f"{folder} is damaged: {name} is missing") from error
+        except OSError as error:
+            raise DamagedError(f"{folder} cannot be read: {name}: {error.strerror or error}") from error
+        except (KeyError, TypeError) as error:
+            raise DamagedError(f"{folder / NAME} cannot be read: what it says of {name} is damaged") from error
+        if found.st_size != expected:
+            raise DamagedError(f"{folder} is damaged: {name} has {found.st_size} bytes, not {expected}")
+        stamps.append((name, found.st_size, found.st_mtime_ns, found.st_ino))
+    return manifest, stamps
 
 
 def _sync(path: Path) -> None:

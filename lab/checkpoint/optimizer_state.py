@@ -23,10 +23,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lab.parallel.collectives import rank_and_world
+from lab.parallel.heartbeat import Heartbeat
 from lab.parallel.sharding import MOMENTS, Sharding
 
 
-def gather(parameters: Mapping[str, nn.Parameter], sharding: Sharding) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def gather(
+    parameters: Mapping[str, nn.Parameter], sharding: Sharding, heartbeat: Heartbeat
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Bring the wholes together, one at a time; all ranks call it.
 
     Returns:
@@ -37,6 +40,7 @@ def gather(parameters: Mapping[str, nn.Parameter], sharding: Sharding) -> tuple[
     weights: dict[str, Tensor] = {}
     share: dict[str, Tensor] = {}
     for number, (name, parameter) in enumerate(parameters.items()):
+        heartbeat.at("bringing a checkpoint together")
         wholes = {"weight": sharding.whole(parameter)}
         if rank == 0:
             weights[name] = wholes["weight"].cpu()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
+
+from lab.config.sections import RunConfig
 
 TRAINER = "trainer.json"
 
@@ -19,6 +22,10 @@ class Progress:
     """Targets predicted so far, over all ranks."""
     sequences: int = 0
     """Blocks taken from the data so far, over all ranks."""
+    positions: int = 0
+    """Positions trained on so far: those blocks' tokens, less what the end of a token budget cut off."""
+    monitors: dict[str, Any] = field(default_factory=dict)
+    """States of the monitors that have any."""
 
 
 def write_progress(folder: Path, progress: Progress) -> None:
@@ -26,6 +33,15 @@ def write_progress(folder: Path, progress: Progress) -> None:
     (folder / TRAINER).write_text(json.dumps(asdict(progress)), encoding="utf-8")
 
 
-def read_progress(folder: Path) -> Progress:
-    """Where the run stood."""
-    return Progress(**json.loads((folder / TRAINER).read_text(encoding="utf-8")))
+def read_progress(folder: Path, run: RunConfig) -> Progress:
+    """Where the run stood.
+
+    Args:
+        folder: a checkpoint.
+        run: its settings, which tell the positions that older checkpoints do not.
+    """
+    stored = json.loads((folder / TRAINER).read_text(encoding="utf-8"))
+    if "positions" not in stored:
+        taken = stored["sequences"] * run.data.block_length
+        stored["positions"] = taken if run.train.tokens is None else min(taken, run.train.tokens)
+    return Progress(**stored)

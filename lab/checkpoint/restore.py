@@ -11,12 +11,18 @@ from transformers import PreTrainedModel
 from lab.checkpoint import manifest, optimizer_state
 from lab.checkpoint.folder import STATE
 from lab.checkpoint.progress import Progress, read_progress
+from lab.config.sections import RunConfig
 from lab.parallel.sharding import Sharding
 from lab.runfolder.console import Console
 
 
 def restore(
-    folder: Path, model: PreTrainedModel, sharding: Sharding, accelerator: Accelerator, console: Console
+    folder: Path,
+    run: RunConfig,
+    model: PreTrainedModel,
+    sharding: Sharding,
+    accelerator: Accelerator,
+    console: Console,
 ) -> tuple[Progress, list[dict[str, Any]]]:
     """Optimizer and random numbers from a checkpoint, whose weights are in the model already.
 
@@ -38,7 +44,7 @@ def restore(
             accelerator.scaler.load_state_dict(own["scaler"])
     elif _has_dropout(model):
         console.warn("dropout draws anew on another number of processes; all else goes on exactly")
-    return read_progress(folder), optimizer_state.read_places(folder / STATE)
+    return read_progress(folder, run), optimizer_state.read_places(folder / STATE)
 
 
 def _processes(number: int) -> str:

@@ -17,6 +17,7 @@ from lab.checkpoint.folder import STATE, WRITE_ERRORS, abandon, begin, finish, p
 from lab.checkpoint.manifest import Manifest
 from lab.checkpoint.progress import Progress, write_progress
 from lab.checkpoint.retention import retain
+from lab.config.read import dump
 from lab.config.sections import RunConfig
 from lab.errors import RunError
 from lab.hashing import file_hash
@@ -47,6 +48,8 @@ class Saver:
         self._parameters = dict(model.named_parameters())
         self.last: Path | None = resume_from
         """The last whole checkpoint."""
+        self.awaited: Callable[[Path], bool] = lambda folder: False
+        """Whether something else still waits to read a checkpoint, so that it stays."""
 
     def save(
         self,
@@ -72,8 +75,7 @@ class Saver:
         """
         accelerator, folder = self._accelerator, path_of(self._run_dir, progress.step)
         partial = partial_of(folder)
-        self._heartbeat.at("bringing a checkpoint together")
-        weights, share = optimizer_state.gather(self._parameters, self._sharding)
+        weights, share = optimizer_state.gather(self._parameters, self._sharding, self._heartbeat)
 
         def make() -> None:
             if accelerator.is_main_process:
@@ -84,18 +86,20 @@ class Saver:
             if accelerator.is_main_process:
                 self._write_model(partial, weights)
                 write_progress(partial, progress)
+                (partial / CONFIG).write_text(dump(self._run), encoding="utf-8")
 
         def complete() -> None:
             if accelerator.is_main_process:
-                finish(folder, self._manifest(progress, eval_loss))
+                finish(folder, self._manifest(partial, progress, eval_loss))
 
         for part in (make, write, complete):
-            self._heartbeat.at("writing a checkpoint")
+            # Nobody is ended for a slow file system: started again, the run would come to the same place.
+            self._heartbeat.at("writing a checkpoint, as long as the file system needs", limited=False)
             if (failure := _attempt(accelerator, part)) is not None:
                 return self._give_up(folder, progress.step, failure, must_succeed=must_succeed)
         self.last = folder
         if accelerator.is_main_process:
-            retain(self._run_dir, self._run.checkpoint)
+            retain(self._run_dir, self._run.checkpoint, self._console.warn, awaited=self.awaited)
         self._console.say(f"step {progress.step}: checkpoint {folder}")
         return None
 
@@ -121,11 +125,11 @@ class Saver:
         self._console.warn(f"{text}. Training goes on; the next one is tried at its time")
         return failure
 
-    def _manifest(self, progress: Progress, eval_loss: float | None) -> Manifest:
+    def _manifest(self, partial: Path, progress: Progress, eval_loss: float | None) -> Manifest:
         return Manifest(
             step=progress.step,
             tokens=progress.tokens,
-            config_digest=file_hash(self._run_dir / CONFIG),
+            config_digest=file_hash(partial / CONFIG),
             world_size=self._accelerator.num_processes,
             sharding=self._sharding.name,
             eval_loss=eval_loss,

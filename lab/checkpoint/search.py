@@ -2,64 +2,123 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from lab.checkpoint import manifest
-from lab.checkpoint.folder import FOLDER, all_steps, path_of
+from lab.checkpoint.folder import FOLDER, SUPERSEDED, all_steps, is_ours, path_of
+from lab.checkpoint.manifest import DamagedError, Manifest, OtherFormatError
 from lab.errors import RunError
 
 LATEST = "latest"
 AUTO = "auto"
 
+Check = Callable[[Path], Manifest]
+"""`manifest.verify`, or `manifest.complete`, which reads no content. Raises DamagedError."""
 
-def find_or_none(run_dir: Path, resume: str, say: Callable[[str], None]) -> Path | None:
-    """As `find`; None for `auto` where there is no whole checkpoint."""
-    if resume != AUTO:
-        return find(run_dir, resume, say)
-    try:
-        return find(run_dir, LATEST, say)
-    except RunError:
+
+def find_or_none(run_dir: Path, resume: str, say: Callable[[str], None], check: Check = manifest.verify) -> Path | None:
+    """As `find`; None for `auto` where there is no checkpoint at all, whole or not."""
+    if resume == AUTO and not _steps(run_dir, AUTO):
         return None
+    return find(run_dir, resume, say, check)
 
 
-def find(run_dir: Path, resume: str, say: Callable[[str], None]) -> Path:
-    """The checkpoint to go on from: the newest whole one for `latest`, or the one at a path.
+def find(run_dir: Path, resume: str, say: Callable[[str], None], check: Check = manifest.verify) -> Path:
+    """The checkpoint to go on from: the newest whole one for `latest` and `auto`, or what a path names.
 
     Args:
         run_dir: the run's folder.
-        resume: `latest` or a path.
+        resume: `latest`, `auto`, a run's folder, or a checkpoint, also one that was set aside.
         say: is told of every checkpoint that is passed over, and why.
+        check: what makes one whole.
 
     Raises:
-        RunError: there is no whole checkpoint, or the one that was named is damaged.
+        RunError: there is no whole checkpoint, or the one that was named is damaged, or the newest is of another
+            version of depthlab.
     """
-    if resume != LATEST:
-        if not Path(resume).is_dir():
-            raise RunError(f"--resume {resume}: no such folder; give a checkpoint such as RUN/checkpoints/step-000300")
-        if (Path(resume) / FOLDER).is_dir():
-            return find(Path(resume), LATEST, say)
+    if resume in (LATEST, AUTO):
+        return _newest(run_dir, resume, say, check)
+    folder = Path(resume)
+    if not folder.is_dir():
+        raise RunError(
+            f"--resume {resume}: no such folder; give a run, or a checkpoint such as RUN/{path_of(Path(), 300)}"
+        )
+    if (folder / FOLDER).is_dir() or ((folder / "config.yaml").is_file() and not is_ours(folder)):
+        return _newest(folder, resume, say, check)
+    try:
+        check(folder)
+    except DamagedError as error:
+        raise RunError(f"--resume {resume}: {error}") from error
+    return folder
+
+
+def _newest(run_dir: Path, resume: str, say: Callable[[str], None], check: Check) -> Path:
+    steps = _steps(run_dir, resume)
+    passed: list[str] = []
+    for step in reversed(steps):
         try:
-            manifest.verify(Path(resume))
-        except ValueError as error:
-            raise RunError(f"--resume {resume}: {error}") from error
-        return Path(resume)
-    for step in reversed(all_steps(run_dir)):
-        folder = path_of(run_dir, step)
-        try:
-            manifest.verify(folder)
-        except ValueError as error:
-            say(f"passing over a checkpoint: {error}")
+            check(path_of(run_dir, step))
+        except OtherFormatError as error:
+            raise RunError(
+                f"--resume {resume}: {error}. Nothing was changed; go on with that version, or name an older checkpoint"
+            ) from error
+        except DamagedError as error:
+            passed.append(str(error))
             continue
-        return folder
-    raise RunError(f"--resume latest: no whole checkpoint in {run_dir / FOLDER}; leave --resume out to start anew")
+        for reason in passed:
+            say(f"passing over a checkpoint: {reason}")
+        return path_of(run_dir, step)
+    if passed:
+        raise RunError(
+            f"--resume {resume}: none of the {len(steps)} checkpoints in {run_dir / FOLDER} is whole; the newest: "
+            f"{passed[0]}. Nothing was changed; bring one back, or start anew in another --run-dir"
+        )
+    raise RunError(f"--resume {resume}: no whole checkpoint in {run_dir / FOLDER}; leave --resume out to start anew")
+
+
+def _steps(run_dir: Path, resume: str) -> list[int]:
+    folder = run_dir / FOLDER
+    try:
+        if folder.is_symlink() and not folder.exists():
+            raise RunError(f"--resume {resume}: {folder} is a link to {folder.readlink()}, which is not there")
+        return all_steps(run_dir)
+    except OSError as error:
+        raise RunError(f"--resume {resume}: {folder} cannot be read: {error.strerror or error}") from error
+
+
+def run_of(checkpoint: Path) -> Path | None:
+    """The folder of the run that a checkpoint belongs to, by where it stands or, if it is a link, where it leads to;
+    None for one that was taken elsewhere."""
+    for path in (checkpoint.absolute(), checkpoint.resolve()):
+        above = path.parent.parent if path.parent.name == SUPERSEDED else path.parent
+        if above.name == FOLDER:
+            return above.parent
+    return None
 
 
 def resolve(path: str) -> str:
-    """The newest whole checkpoint of a run folder; any other folder or hub name as it is.
+    """The newest whole checkpoint of a run folder, saying on standard error what it passes over; any other folder or
+    hub name as it is.
 
     Raises:
-        RunError: a run folder without a whole checkpoint.
+        RunError: a run folder without a whole checkpoint, or a checkpoint that is incomplete or damaged.
     """
     folder = Path(path)
-    return str(find(folder, LATEST, say=lambda text: None)) if (folder / FOLDER).is_dir() else path
+    if (folder / FOLDER).is_dir():
+        if not _steps(folder, LATEST):
+            raise RunError(f"{path} has no whole checkpoint yet")
+        try:
+            return str(_newest(folder, LATEST, _warn, manifest.verify))
+        except RunError as error:
+            raise RunError(str(error).replace("--resume latest", path)) from error
+    if is_ours(folder):
+        manifest.verify(folder)
+    return path
+
+
+@cache  # the same is said once
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr, flush=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -14,27 +14,45 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from lab.config import words
-from lab.config.resume import stored_config
 from lab.config.sections import RunConfig
 from lab.errors import ConfigError
 
 
-def parse(argv: Sequence[str], *, prog: str) -> RunConfig:
-    """The settings of a run.
+def parse(
+    argv: Sequence[str], *, prog: str, stored: Callable[[str, str], RunConfig | None] = lambda resume, run_dir: None
+) -> RunConfig:
+    """The settings of a run: defaults, or with `--resume` those of the run that goes on; then `--config FILE`; then
+    flags.
 
-    `--config FILE` is the base that flags override; with `--resume` and no file, the stored
-    config of the run is.
+    Args:
+        argv: the words of the command line.
+        prog: its name, for messages.
+        stored: gives the settings of what `--resume` and `--run-dir` name; None if that is a run that starts.
 
     Raises:
         ConfigError: an impossible setting, with its flag.
         SystemExit: help was asked for, or a flag is unknown or malformed (tyro has printed which, and the nearest).
     """
     file, flags = _take_config(argv)
-    base = load(file) if file is not None else RunConfig()
-    run = _cli(flags, base, prog)
-    if run.resume is not None and file is None and (stored := stored_config(run)).is_file():
-        run = _cli(flags, load(stored), prog)
-    return run
+    content = {} if file is None else _content(file)
+    resume = _value("resume", flags, content.get("resume"))
+    base = None
+    if resume is not None and not {"-h", "--help"} & set(flags):
+        base = stored(resume, _value("run_dir", flags, content.get("run_dir")) or RunConfig().run_dir)
+    if file is not None:
+        base = _load(file, content, over=base)
+    return _cli(flags, base or RunConfig(), prog)
+
+
+def _value(name: str, flags: list[str], otherwise: Any) -> str | None:
+    """What a flag will be, before the others can be read: they depend on it."""
+    found = None if otherwise is None else str(otherwise)
+    for number, word in enumerate(flags):
+        flag, equals, value = word.partition("=")
+        if flag.replace("-", "_") == f"__{name}":
+            value = value if equals else "".join(flags[number + 1 : number + 2])
+            found = value if value and value != "None" else None
+    return found
 
 
 def _cli(flags: list[str], base: RunConfig, prog: str) -> RunConfig:
@@ -65,6 +83,10 @@ def load(path: Path) -> RunConfig:
     Raises:
         ConfigError: no such file, no YAML, or a key that is unknown, malformed or impossible; names it.
     """
+    return _load(path, _content(path), over=None)
+
+
+def _content(path: Path) -> dict[str, Any]:
     try:
         content = words.read(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -75,7 +97,12 @@ def load(path: Path) -> RunConfig:
         content = {}
     if not isinstance(content, dict):
         raise ConfigError(f"--config {path}: must hold keys and values, such as `train: {{steps: 300}}`")
-    normal = _fields(_underscored(content), RunConfig, path, ())
+    return _fields(_underscored(content), RunConfig, path, ())
+
+
+def _load(path: Path, content: dict[str, Any], *, over: RunConfig | None) -> RunConfig:
+    """The settings of a file; where it says nothing those of `over`, or the defaults."""
+    normal = content if over is None else _laid_over(dataclasses.asdict(over), content)
     try:
         return TypeAdapter(RunConfig).validate_python(normal)
     except ValidationError as error:
@@ -84,6 +111,18 @@ def load(path: Path) -> RunConfig:
             raise ConfigError(f"--config {path}: {cause}") from error
         key = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"--config {path}: {key}: {first['input']!r}: {first['msg']}") from error
+
+
+def _laid_over(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The settings of `base` with those that are given; of two that say the same thing in two ways, only the given."""
+    train = given.get("train", {})
+    for one, other in (("steps", "tokens"), ("tokens", "steps")):
+        if train.get(one) is not None and other not in train:
+            base["train"][other] = None
+    return {
+        key: _laid_over(value, given[key]) if isinstance(value, dict) and key in given else given.get(key, value)
+        for key, value in base.items()
+    }
 
 
 def dump(run: RunConfig) -> str:

@@ -1,9 +1,8 @@
-"""A run that goes on: whose settings it has, and which of them may change."""
+"""A run that goes on: which of its settings may change."""
 
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 from lab.config.names import flat
 from lab.config.sections import RunConfig
@@ -22,12 +21,6 @@ _FREE_FLAGS = (
 _FIXED_ON_RESUME = ("model", "normalization", "data", "train.seed")
 
 
-def stored_config(run: RunConfig) -> Path:
-    """The config.yaml of the run that `--resume` goes on from: the run folder's, or that of a checkpoint's run."""
-    folder = Path(run.run_dir) if run.resume in (None, "latest", "auto") else Path(str(run.resume)).resolve().parents[1]
-    return folder / "config.yaml"
-
-
 def differences(stored: RunConfig, wanted: RunConfig) -> list[str]:
     """Settings that change what a run that goes on will compute, each as `train.steps: 300 -> 600`.
 
@@ -35,12 +28,15 @@ def differences(stored: RunConfig, wanted: RunConfig) -> list[str]:
         ConfigError: model, normalization, data or seed differ: that would be another run.
     """
     before, after = flat(dataclasses.asdict(stored)), flat(dataclasses.asdict(wanted))
-    changed = [name for name in after if before.get(name) != after[name]]
+    names = [*after, *(name for name in before if name not in after)]
+    changed = [name for name in names if before.get(name) != after.get(name)]
     told = []
     for name in changed:
         if name.split(".")[0] in _FREE_ON_RESUME or name in _FREE_FLAGS:
             continue
-        line = f"{name}: {before.get(name)} -> {after[name]}"
+        if name.startswith("parallel.") and stored.parallel.engine is None:
+            continue  # an older run's file does not say
+        line = f"{name}: {before.get(name)} -> {after.get(name)}"
         if name in _FIXED_ON_RESUME or name.split(".")[0] in _FIXED_ON_RESUME:
             flag = "--" + name.replace("_", "-")
             raise ConfigError(f"{flag}: cannot change when a run goes on ({line}); start a new --run-dir for it")

@@ -82,5 +82,5 @@ NormalizationConfig: Any = dataclasses.make_dataclass(
     ],
     bases=(_Normalization,),
     frozen=True,
-    namespace={"__doc__": _Normalization.__doc__},
+    namespace={"__doc__": _Normalization.__doc__, "__module__": __name__},
 )

@@ -5,8 +5,11 @@ Each field is a flag (`--optim.lr`) and a key of the YAML file (`optim: {lr: ...
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+import tyro
 
 from lab.config.presets import check_preset
 from lab.config.scheme import NormalizationConfig
@@ -75,9 +78,9 @@ class OptimConfig:
     """Learning rate after warm-up: down to the floor by a cosine or a line; constant; or wsd (constant, then a line
     down over the last part of the run)."""
     warmup: float = 0.1
-    """Length of the linear warm-up: a share of the steps if below 1, else a number of steps."""
+    """Length of the linear warm-up: a share of the run if below 1, else a number of steps."""
     decay: float = 0.2
-    """Length of wsd's last part: a share of the steps if below 1, else a number of steps."""
+    """Length of wsd's last part: a share of the run if below 1, else a number of steps."""
     floor: float = 0.1
     """Learning rate of the last step, as a share of the peak."""
 
@@ -118,8 +121,9 @@ class TrainConfig:
     compile: bool = False
     """Compile the model with torch.compile."""
     hang_timeout: float = 1800.0
-    """With several processes: seconds in which a rank may make no progress (a micro-batch, an evaluation batch, a part
-    of a checkpoint); then the run ends, naming the ranks that were missing."""
+    """With several processes: seconds in which a rank may make no progress (a micro-batch, an evaluation batch, a
+    parameter of a checkpoint); then the run ends, naming the ranks that were missing. Reading data, and reading and
+    writing checkpoints, may take as long as the file system needs."""
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.tokens is not None:
@@ -155,12 +159,18 @@ class EvalConfig:
 
 @dataclass(frozen=True)
 class MonitorsConfig:
-    """Layer-wise figures while training: gradient norm, weight norm, update-to-weight ratio."""
+    """Figures by layer while training: one file each in `lab/monitors/`."""
 
     every: int = 10
     """Measure at the first step and every so many steps; 0: never."""
+    off: tuple[str, ...] = ()
+    """Monitors that do not measure, such as update_ratio, which keeps a copy of the weights."""
+    options: tuple[str, ...] = ()
+    """Options of single monitors, each as MONITOR.OPTION=VALUE (activations.stride=4)."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "off", tuple(self.off))
+        object.__setattr__(self, "options", tuple(self.options))
         _check(self.every >= 0, "monitors.every", self.every, "at least 0")
 
 
@@ -178,9 +188,17 @@ class CheckpointConfig:
     """Also keep the one with the lowest held-out loss."""
     diagnose: Literal["no", "cheap", "beside"] = "no"
     """Diagnose each checkpoint. cheap: variance, angles, rank and attention, in the training process, which stops for
-    them; not with ZeRO-3 or FSDP2. beside: everything, by a process of its own that reads the checkpoints."""
+    them; not with ZeRO-3 or FSDP2. beside: everything, by a process of its own that reads the checkpoints; none is
+    deleted before it is measured, as long as that process lives."""
+    diagnose_device: str = "cpu"
+    """Device of the process beside, such as cuda:7: one that the run itself does not use, which must hold a model with
+    its gradients."""
 
     def __post_init__(self) -> None:
+        is_device = re.fullmatch(r"auto|[a-z]+(:\d+)?", self.diagnose_device) is not None
+        _check(
+            is_device, "checkpoint.diagnose-device", self.diagnose_device, "a device of torch, such as cpu or cuda:7"
+        )
         _check(self.every >= 0, "checkpoint.every", self.every, "at least 0")
         _check(
             self.keep_last is None or self.keep_last > 0,
@@ -213,6 +231,27 @@ class LogConfig:
 
 
 @dataclass(frozen=True)
+class ParallelConfig:
+    """How the run was launched and in which types it computes: written by the run, chosen by the launcher and
+    --train.precision. What stands here in a file that is read is replaced.
+    """
+
+    engine: str | None = None
+    """Who shares the model: single, ddp, zero1, zero2, zero3 or fsdp2."""
+    processes: int | None = None
+    compute: str | None = None
+    """Type of the matrix products."""
+    stream: str | None = None
+    """Type of the residual stream."""
+    reduce: str | None = None
+    """Type in which gradients are summed over processes."""
+    accumulate: str | None = None
+    """Type in which gradients are summed over micro-batches."""
+    variables: dict[str, str] = field(default_factory=dict)
+    """Environment variables that were set and choose kernels or the order of sums, and so the last digits."""
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """Pre-train a causal LM with a normalization scheme.
 
@@ -221,10 +260,11 @@ class RunConfig:
     """
 
     run_dir: str = "runs/run"
-    """Folder of the run; it must not exist yet, unless --resume is given."""
+    """Folder of the run; it must not exist yet, unless --resume is given. One process at a time writes in it."""
     resume: str | None = None
-    """Go on from a checkpoint: `latest` in the run folder, or a checkpoint's path. `auto` starts anew where there is
-    none yet: for jobs that are started again by a batch system."""
+    """Go on from a checkpoint, with its settings where no flag says otherwise: `latest` in the run folder, another
+    run's folder, or a checkpoint's path. `auto` starts anew where there is none yet: for jobs that a batch system
+    starts again."""
     model: ModelConfig = field(default_factory=ModelConfig)
     normalization: NormalizationConfig = field(default_factory=NormalizationConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -234,6 +274,7 @@ class RunConfig:
     monitors: MonitorsConfig = field(default_factory=MonitorsConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)
+    parallel: tyro.conf.Suppress[ParallelConfig] = field(default_factory=ParallelConfig)
 
     def __post_init__(self) -> None:
         warmup = length_in_steps(self.optim.warmup, self.steps)

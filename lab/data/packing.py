@@ -25,7 +25,7 @@ def make_batch(blocks: np.ndarray, *, end: int, isolate: bool, targets: np.ndarr
     With `isolate`, positions restart at 0 after each end token, and the target of an end token is ignored.
     Hugging Face models keep attention within a document when they get such `position_ids`, no
     `attention_mask`, and `use_cache=False`: with a cache, which is their default, they attend across
-    documents without a word.
+    documents without a word. So they do with flash attention and several rows; lab/model/attention.py mends that.
 
     Args:
         blocks: (B, T + 1) token ids.

@@ -22,10 +22,21 @@ if TYPE_CHECKING:
     from lab.diagnostics.options import Options
     from lab.diagnostics.record import Record, load
     from lab.diagnostics.registry import names
-    from lab.diagnostics.runs import after_checkpoint, start_watcher
+    from lab.diagnostics.runs import after_checkpoint, awaits, start_watcher
     from lab.diagnostics.values import Figure
 
-__all__ = ["Figure", "Options", "Probe", "Record", "after_checkpoint", "load", "measure", "names", "start_watcher"]
+__all__ = [
+    "Figure",
+    "Options",
+    "Probe",
+    "Record",
+    "after_checkpoint",
+    "awaits",
+    "load",
+    "measure",
+    "names",
+    "start_watcher",
+]
 
 _LAZY = {
     "Figure": "values",
@@ -33,6 +44,7 @@ _LAZY = {
     "Probe": "engine.probe",
     "Record": "record",
     "after_checkpoint": "runs",
+    "awaits": "runs",
     "load": "record",
     "measure": "measurement",
     "names": "registry",

@@ -80,11 +80,12 @@ def main(argv: Sequence[str], *, prog: str) -> int:
 
 
 def _diagnose(wanted: Diagnose) -> None:
+    from lab.checkpoint.search import resolve
     from lab.diagnostics import registry, runs, targets
     from lab.diagnostics.engine.processes import Processes
     from lab.diagnostics.record import load
     from lab.diagnostics.show import show
-    from lab.errors import ConfigError, RunError
+    from lab.errors import ConfigError
 
     only = registry.chosen(wanted.only)
     shown = None if wanted.only is None else only
@@ -119,10 +120,7 @@ def _diagnose(wanted: Diagnose) -> None:
         if run and not wanted.latest:
             records = runs.diagnose_run(Path(wanted.path), plan)
         elif run:
-            found = targets.of_run(Path(wanted.path), say)
-            if not found:
-                raise RunError(f"{wanted.path} has no whole checkpoint yet")
-            records = [runs.diagnose(found[-1], plan)]
+            records = [runs.diagnose(targets.of_path(resolve(wanted.path)), plan)]
         else:
             records = [runs.diagnose(targets.of_path(wanted.path), plan)]
     finally:
@@ -134,6 +132,7 @@ def _diagnose(wanted: Diagnose) -> None:
 def _device(name: str) -> torch.device:
     import torch
 
+    from lab.diagnostics.engine.session import has_float64
     from lab.errors import ConfigError
 
     if name == "auto":
@@ -145,4 +144,6 @@ def _device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"--device {name}: {str(error).splitlines()[0]}") from error
+    if not has_float64(device):
+        raise ConfigError(f"--device {name}: has no float64, in which sums are kept; use cpu")
     return device

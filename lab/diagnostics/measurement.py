@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from traceback import extract_tb
 
 import torch
 from transformers import PreTrainedModel
@@ -11,14 +14,14 @@ from transformers import PreTrainedModel
 from lab.diagnostics.base import Diagnostic, Experiment, Reading
 from lab.diagnostics.engine.probe import Probe
 from lab.diagnostics.engine.processes import Processes
-from lab.diagnostics.engine.session import Session, family, undisturbed, use_attention
+from lab.diagnostics.engine.session import Session, family, has_float64, undisturbed, use_attention
 from lab.diagnostics.engine.streams import recorder
 from lab.diagnostics.options import Options
 from lab.diagnostics.record import Record
 from lab.diagnostics.registry import chosen, get
 from lab.diagnostics.summary import summarize
 from lab.diagnostics.values import Figure
-from lab.errors import UserError
+from lab.errors import RunError, UserError
 
 Say = Callable[[str], None]
 
@@ -43,13 +46,16 @@ def measure(
         say: is told what is being measured.
 
     Returns:
-        The record. A diagnostic that does not apply, or that ran out of memory, is in its `failures` with the reason.
+        The record. A diagnostic that does not apply, ran out of memory or is broken is in its `failures`, with the
+        reason.
 
     Raises:
-        UserError: an unknown diagnostic or family, or a probe that does not fit the model.
+        UserError: an unknown diagnostic or family, a probe that does not fit the model, or a device without float64.
     """
     names = chosen(only)
     family(model)
+    if not has_float64(model.device):
+        raise RunError(f"the model is on {model.device}, which has no float64 for the sums; measure it on the CPU")
     probe.check(model.config)
     session = Session(model, probe, options or Options(), processes or Processes())
     run = _Measurement(session, say)
@@ -99,7 +105,7 @@ class _Measurement:
         sublayers = any(reading.sublayers for reading in readings)
         try:
             with (
-                self._guarded(*(reading.name for reading in readings)),
+                self._guarded(*(reading.name for reading in readings), shared=True),
                 recorder(self.session, sublayers=sublayers, on_attention=[on_attention] if watching else []) as record,
             ):
                 for batch in self.session.batches():
@@ -126,14 +132,15 @@ class _Measurement:
         for name, found in self._alive.items():
             found.reduce()
             with self._guarded(name), torch.no_grad():
-                figures[name] = found.figures()
+                figures[name] = {key: _sourced(figure, found.source) for key, figure in found.figures().items()}
         return figures
 
     @contextmanager
-    def _guarded(self, *names: str) -> Iterator[None]:
+    def _guarded(self, *names: str, shared: bool = False) -> Iterator[None]:
+        """What goes wrong in here is the failure of these diagnostics; of a shared pass only what says so itself."""
         try:
             yield
-        except (UserError, MemoryError, RuntimeError) as error:
+        except Exception as error:
             if isinstance(error, UserError):
                 reason = str(error)
             elif _is_memory(error):
@@ -141,8 +148,10 @@ class _Measurement:
                     f"not enough memory on {self.session.device}; lower --batch (now {self.session.options.batch}) or "
                     f"--block-length (now {self.session.probe.length})"
                 )
-            else:
+            elif shared:
                 raise
+            else:
+                reason = f"{_where(error)}{type(error).__name__}: {error}"
             self.failures |= dict.fromkeys((name for name in names if name not in self.failures), reason)
 
     def _agree(self) -> None:
@@ -153,6 +162,16 @@ class _Measurement:
             if has_failed:
                 self.failures.setdefault(name, "it failed on another process")
                 self._alive.pop(name, None)
+
+
+def _sourced(figure: Figure, source: str) -> Figure:
+    return figure if figure.drawn is None else replace(figure, drawn=replace(figure.drawn, source=source))
+
+
+def _where(error: BaseException) -> str:
+    """The last line of a measure that an exception came through: `variance.py:43: `."""
+    frames = [frame for frame in extract_tb(error.__traceback__) if Path(frame.filename).parent.name == "measures"]
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}: " if frames else ""
 
 
 def _is_memory(error: BaseException) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from lab.diagnostics.engine.probe import Probe
-from lab.diagnostics.values import Figure
+from lab.diagnostics.values import Drawn, Figure
 from lab.errors import RunError
 from lab.hashing import file_hash
 
@@ -146,6 +146,8 @@ class Record:
 def _stored(figure: Figure, key: str, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     """A figure for JSON; the values of maps go to the arrays under their name."""
     stored: dict[str, Any] = {"unit": figure.unit, "reduction": figure.reduction, "axes": dict(figure.axes)}
+    if figure.drawn is not None:
+        stored["drawn"] = asdict(figure.drawn)
     if figure.values.ndim < 2:
         stored["values"] = _plain(figure.values)
         if figure.error is not None:
@@ -173,7 +175,8 @@ def _figure(stored: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Figu
         values, error = np.array(stored["values"], dtype=np.float64), stored.get(_ERROR)
         if _ERROR in stored:
             error = np.array(error, dtype=np.float64)
-    return Figure(values, stored["axes"], stored["unit"], stored["reduction"], error)
+    drawn = Drawn(**stored["drawn"]) if "drawn" in stored else None
+    return Figure(values, stored["axes"], stored["unit"], stored["reduction"], error, drawn)
 
 
 def load(path: str | Path) -> Record:

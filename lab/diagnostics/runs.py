@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,18 +19,18 @@ from transformers import AutoConfig, PreTrainedModel
 
 from lab.checkpoint import manifest
 from lab.checkpoint.folder import path_of
-from lab.config.read import load as load_settings
+from lab.checkpoint.search import resolve
 from lab.diagnostics import registry, targets
 from lab.diagnostics.engine.probe import Probe
 from lab.diagnostics.engine.probe_source import make_probe
 from lab.diagnostics.engine.processes import Processes
-from lab.diagnostics.engine.session import check_family
+from lab.diagnostics.engine.session import check_family, has_float64
 from lab.diagnostics.measurement import measure
 from lab.diagnostics.options import Options
 from lab.diagnostics.record import Record, load
 from lab.diagnostics.targets import Target
 from lab.errors import RunError
-from lab.runfolder.folder import CONFIG
+from lab.runfolder.folder import ENVIRONMENT
 
 WATCH_INTERVAL_S = 5.0
 
@@ -55,6 +58,7 @@ class Plan:
         key = target.run_dir or target.source
         if key not in self._made:
             extra = {"gguf_file": target.gguf_file} if target.gguf_file else {}
+            resolve(target.source)  # a damaged checkpoint is refused before anything is read of it
             try:
                 config: Any = AutoConfig.from_pretrained(target.source, **extra)
             except (OSError, ValueError, ImportError) as error:
@@ -87,13 +91,15 @@ def diagnose(target: Target, plan: Plan) -> Record:
     probe = plan.probe_for(target)
     earlier = None if plan.again else _earlier(path, plan)
     if earlier is not None:
-        _refuse_others(path, earlier, probe, plan.options)
+        _refuse_others(path, earlier, probe, plan)
         if target.run_dir is not None and not _missing(earlier, plan):
             found = manifest.read(Path(target.source))
-            if earlier.model.get("digest") == targets.digest_of(found):
+            if earlier.model.get("digest") == found.model_digest():
                 return earlier
     plan.say(f"{target.name}: loading")
-    model = target.load(dtype=plan.dtype, device=plan.device)
+    # What is added to a record is measured in the type of what it has.
+    dtype = plan.dtype if earlier is None else earlier.model["dtype"]
+    model = target.load(dtype=dtype, device=plan.device)
     about = target.about(model)
     if earlier is not None and earlier.model.get("digest") != about["digest"]:
         raise RunError(
@@ -128,14 +134,16 @@ def _earlier(path: Path, plan: Plan) -> Record | None:
         return None
 
 
-def _refuse_others(path: Path, earlier: Record, probe: Probe, options: Options) -> None:
+def _refuse_others(path: Path, earlier: Record, probe: Probe, plan: Plan) -> None:
     remedy = "measure anew with --again, or choose another --out"
     if earlier.probe.id != probe.id:
         raise RunError(
             f"{path} was measured on another probe ({earlier.probe.source}, {len(earlier.probe)} x "
             f"{earlier.probe.length}) than this ({probe.source}, {len(probe)} x {probe.length}); {remedy}"
         )
-    wanted = asdict(options)
+    if plan.dtype not in ("auto", earlier.model["dtype"]):
+        raise RunError(f"{path} was measured in {earlier.model['dtype']}, not --dtype {plan.dtype}; {remedy}")
+    wanted = asdict(plan.options)
     for name, value in wanted.items():
         stored = earlier.options.get(name)
         stored = tuple(stored) if isinstance(stored, list) else stored
@@ -160,7 +168,10 @@ def diagnose_run(run_dir: Path, plan: Plan) -> list[Record]:
     found = targets.of_run(run_dir, plan.say)
     if not found:
         raise RunError(f"{run_dir} has no whole checkpoint yet; with --watch, depthlab diagnose waits for them")
-    return [record for target in found if (record := _still_there(target, plan)) is not None]
+    records = [record for target in found if (record := _still_there(target, plan)) is not None]
+    if not records:
+        raise RunError(f"{run_dir} has no whole checkpoint")
+    return records
 
 
 def watch(run_dir: Path, plan: Plan, *, parent: int | None = None) -> None:
@@ -187,18 +198,24 @@ def watch(run_dir: Path, plan: Plan, *, parent: int | None = None) -> None:
 
 
 def _is_complete(run_dir: Path, done: set[str]) -> bool:
-    config = run_dir / CONFIG
-    return config.is_file() and str(path_of(run_dir, load_settings(config).steps)) in done
+    try:
+        steps = json.loads((run_dir / ENVIRONMENT).read_text(encoding="utf-8"))["derived"]["steps"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return str(path_of(run_dir, steps)) in done
 
 
 def _still_there(target: Target, plan: Plan) -> Record | None:
-    """None for a checkpoint that the run's retention has deleted in the meantime."""
+    """None for a checkpoint that is damaged, or that the run's retention has deleted in the meantime."""
     try:
         return diagnose(target, plan)
     except (RunError, OSError, ValueError) as error:
-        if (Path(target.source) / manifest.NAME).is_file():
+        if not (Path(target.source) / manifest.NAME).is_file():
+            plan.say(f"{target.name}: deleted while it was being measured ({type(error).__name__})")
+        elif isinstance(error, manifest.DamagedError):
+            plan.say(f"passing over a checkpoint: {error}")
+        else:
             raise
-        plan.say(f"{target.name}: deleted while it was being measured ({type(error).__name__})")
         return None
 
 
@@ -225,7 +242,8 @@ def after_checkpoint(
     `depthlab diagnose RUN` adds the rest.
 
     Args:
-        model: the bare causal LM whose weights are in `folder`, whole on this process.
+        model: the bare causal LM whose weights are in `folder`, whole on this process. It is measured in the type of
+            its weights, without autocast, and where its device has no float64, as a copy on the CPU.
         folder: `RUN/checkpoints/step-000300`, complete.
         probe: such as `probe_source.of_blocks(corpus.heldout, None, seed=0, source=...)`.
         only: diagnostics; the cheap ones (about two forward passes together) if not given.
@@ -244,9 +262,26 @@ def after_checkpoint(
     except ValueError as error:
         raise RunError(str(error)) from error
     names = registry.names(cheap=True) if only is None else only
-    record = measure(model, probe, only=names, options=options, say=say).about(**about)
+    with _as_it_is(model) as bare:
+        record = measure(bare, probe, only=names, options=options, say=say).about(**about)
     record.save(target.record_path(None))
     return record
+
+
+@contextmanager
+def _as_it_is(model: PreTrainedModel) -> Iterator[PreTrainedModel]:
+    # Accelerate puts autocast around `forward`, on the instance.
+    patched = {name: vars(model).pop(name) for name in ("forward",) if name in vars(model)}
+    try:
+        yield model if has_float64(model.device) else copy.deepcopy(model).to("cpu")
+    finally:
+        vars(model).update(patched)
+
+
+def awaits(watcher: subprocess.Popen[bytes], folder: Path) -> bool:
+    """Whether a watcher lives that has not measured this checkpoint of its run yet."""
+    target = Target(str(folder), folder.name, run_dir=folder.parent.parent)
+    return watcher.poll() is None and not target.record_path(None).is_file()
 
 
 def start_watcher(run_dir: Path, *flags: str) -> subprocess.Popen[bytes]:

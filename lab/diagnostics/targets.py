@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 import xxhash
-from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from lab.checkpoint import load_model, manifest
@@ -48,15 +47,7 @@ class Target:
         options: dict[str, Any] = {"gguf_file": self.gguf_file} if self.gguf_file else {}
         if attention is not None:
             options["attn_implementation"] = attention
-        try:
-            return load_model(self.source, dtype=dtype, **options).to(device).eval()
-        except (ImportError, ValueError, KeyError, SafetensorError) as error:
-            if isinstance(error, RunError):
-                raise
-            text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            if "Unrecognized configuration class" in text:
-                text = "it is no causal LM (an encoder, or another kind of model)"
-            raise RunError(f"{self.source} cannot be loaded: {text}") from error
+        return load_model(self.source, dtype=dtype, **options).to(device).eval()
 
     def tokenizer(self) -> PreTrainedTokenizerBase | None:
         """Its tokenizer, if it has one."""
@@ -73,7 +64,7 @@ class Target:
         about: dict[str, Any] = {"source": self.source, "name": self.name}
         if self.run_dir is not None:
             found = manifest.read(folder)
-            return about | {"digest": digest_of(found), "step": found.step, "tokens": found.tokens}
+            return about | {"digest": found.model_digest(), "step": found.step, "tokens": found.tokens}
         if not folder.is_dir():
             return about | {"digest": str(getattr(model.config, "_commit_hash", None))}
         digest = xxhash.xxh3_128()
@@ -83,15 +74,6 @@ class Target:
         for path in paths:
             digest.update(f"{path.name} {file_hash(path)}".encode())
         return about | {"digest": digest.hexdigest()}
-
-
-def digest_of(found: manifest.Manifest) -> str:
-    """Of a checkpoint of ours, from the hashes of its model files in its manifest."""
-    digest = xxhash.xxh3_128()
-    for name, file in sorted(found.files.items()):
-        if "/" not in name and name.endswith((".safetensors", "config.json")) and "generation" not in name:
-            digest.update(f"{name} {file['xxh3_128']}".encode())
-    return digest.hexdigest()
 
 
 def is_run(path: str) -> bool:

@@ -11,6 +11,19 @@ import numpy as np
 Coordinates = Sequence[Any]
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """How a report shows a figure that it has no drawing of its own for: a line over one axis, a heat map over two."""
+
+    title: str
+    shows: str = ""
+    """One line: what it shows and what to look for."""
+    logarithmic: bool = False
+    """The axis of the values of a line."""
+    source: str = ""
+    """The diagnostic's; filled in when it is measured."""
+
+
 @dataclass(frozen=True, eq=False)
 class Figure:
     """One quantity: a number, a line over the layers, or a map."""
@@ -25,6 +38,8 @@ class Figure:
     """What the number is over tokens, blocks or samples."""
     error: np.ndarray | None = None
     """Standard error of each value, where the value is a mean; NaN where there are too few blocks to tell."""
+    drawn: Drawn | None = None
+    """How a report draws it; None where it does not, or has a drawing of its own."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "values", np.asarray(self.values, dtype=np.float64))
@@ -33,6 +48,8 @@ class Figure:
             object.__setattr__(self, "error", np.asarray(self.error, dtype=np.float64))
             assert self.error is not None and self.error.shape == self.values.shape
         assert self.values.shape == tuple(len(places) for places in self.axes.values()), (self.values.shape, self.axes)
+
+        assert self.drawn is None or len(self.axes) <= 2, f"{self.drawn.title}: a report draws two axes at most"
 
     def at(self, **where: Any) -> float:
         """The value at coordinates, one for each axis: `figure.at(layer=3)`.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from functools import partial
 
 from accelerate.utils import set_seed
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PretrainedConfig, PreTrainedModel
 
 import normalization
+from lab.checkpoint import load_model
 from lab.checkpoint.search import resolve
 from lab.config.presets import check_preset
 from lab.config.sections import RunConfig
@@ -78,19 +78,25 @@ def build_model(run: RunConfig, *, tokenizer_size: int, eos_token_id: int | None
 
     Raises:
         ConfigError: as `model_config`; an attention implementation that is not there.
+        RunError: a checkpoint without the weights of its config, beside the norms that the scheme adds or drops.
     """
     config = model_config(run, tokenizer_size=tokenizer_size, eos_token_id=eos_token_id)
     settings = run.model
     if settings.checkpoint is not None:
-        build = partial(AutoModelForCausalLM.from_pretrained, source_of(run), config=config)
-    else:
-        build = partial(AutoModelForCausalLM.from_config, config)
+        own = _stock_config(run, tokenizer_size=tokenizer_size, eos_token_id=eos_token_id)
+        wanted, there = normalization.weight_names(config), normalization.weight_names(own)
+        return load_model(
+            source_of(run),
+            dtype="float32",
+            config=config,
+            attn_implementation=settings.attention,
+            added=wanted - there,
+            dropped=there - wanted,
+        )
     try:
-        model = build(dtype="float32", attn_implementation=settings.attention)
+        model = AutoModelForCausalLM.from_config(config, dtype="float32", attn_implementation=settings.attention)
     except (ImportError, ValueError) as error:
         raise ConfigError(f"--model.attention {settings.attention}: {error}") from error
-    if settings.checkpoint is not None:
-        return model
     # From the seed itself: how many numbers building has drawn before depends on how the model is sharded.
     set_seed(run.train.seed)
     normalization.initialize(model, settings.initialization, std=settings.std, embedding_std=settings.embedding_std)

@@ -33,6 +33,13 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def largest_over_ranks(tensor: Tensor) -> Tensor:
+    """The largest of each element over ranks, in place."""
+    if several():
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+    return tensor
+
+
 def all_sum(accelerator: Accelerator, values: Sequence[float]) -> list[float]:
     """The sum over ranks of a few numbers, in float64, with one collective."""
     if not several():
@@ -68,6 +75,27 @@ def together(work: Callable[[], Result]) -> Result:
         failure = error
     raise_if_any_failed(failure)
     return result
+
+
+def on_main(work: Callable[[], Result]) -> Result:
+    """Run `work` on the main rank alone, and hand what it gives, anything that can be pickled, to all.
+
+    Raises:
+        UserError: what failed there, on every rank.
+    """
+    told: list[Any] = [None, None]
+    if rank_and_world()[0] == 0:
+        try:
+            told[0] = work()
+        except UserError as error:
+            told[1] = error
+        except OSError as error:
+            told[1] = RunError(str(error))
+    if several():
+        dist.broadcast_object_list(told)
+    if told[1] is not None:
+        raise told[1]
+    return told[0]
 
 
 def raise_if_any_failed(failure: Exception | None) -> None:

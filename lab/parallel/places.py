@@ -45,6 +45,14 @@ class Groups:
         names = [place.get(id(parameter), "final_norm") for parameter in self.parameters]
         self.names: list[str] = sorted(set(names), key=_depth)
         self._index = torch.tensor([self.names.index(name) for name in names])
+        self.depth = len(layers)
+        sizes = torch.tensor([sharding.elements(parameter) for parameter in self.parameters], dtype=torch.float64)
+        self.sizes: Tensor = torch.zeros(len(self.names), dtype=torch.float64).index_add_(0, self._index, sizes)
+        """Number of elements by place, float64 `(places,)` on the CPU: of the whole, however it is shared."""
+
+    def gradients(self) -> list[Tensor]:
+        """This rank's part of each parameter's gradient; between backward pass and update."""
+        return [self.sharding.gradient(parameter) for parameter in self.parameters]
 
     def weights(self) -> list[Tensor]:
         """This rank's part of each parameter."""
@@ -56,18 +64,17 @@ class Groups:
 
     def gradient_norms(self) -> Tensor:
         """L2 norm of the gradient by place, float32 `(len(names),)`; between backward pass and update."""
-        gradients = [self.sharding.gradient(parameter) for parameter in self.parameters]
-        return self._norms(gradients, are_parts=self.sharding.gradients_are_parts)
+        return self._norms(self.gradients(), are_parts=self.sharding.gradients_are_parts)
+
+    def root_mean_squares(self, norms: Tensor) -> Tensor:
+        """From L2 norms by place: divided by the root of the number of elements."""
+        return norms / self.sizes.sqrt().to(norms.device, norms.dtype)
 
     def _norms(self, tensors: Sequence[Tensor], *, are_parts: bool) -> Tensor:
         each = torch.stack(torch._foreach_norm(list(tensors), 2, dtype=torch.float32))
         squares = torch.zeros(len(self.names), device=each.device)
         squares.index_add_(0, self._index.to(each.device), each.square())
         return (sum_over_ranks(squares) if are_parts else squares).sqrt()
-
-    def named(self, prefix: str, values: Tensor) -> dict[str, float]:
-        """`{prefix}/{place}` -> value."""
-        return {f"{prefix}/{name}": value for name, value in zip(self.names, values.tolist(), strict=True)}
 
 
 def _depth(name: str) -> tuple[int, str]:

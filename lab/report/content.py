@@ -47,7 +47,7 @@ def gather(runs: list[Run]) -> Content:
     if not steps and any(run.records for run in runs):
         steps = [None]
     context = Context(groups, steps)
-    panels = [Panel(kind, drawing) for kind in kinds() if (drawing := kind.draw(context)) is not None]
+    panels = [Panel(kind, drawing) for kind in kinds(context) if (drawing := kind.draw(context)) is not None]
     told = [f"{run.name}: {notice}" if len(runs) > 1 else notice for run in runs for notice in run.notices]
     title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs compared"
     return Content(title, runs, groups, context, panels, compare.notices(groups) + told)

@@ -97,6 +97,23 @@ def lines_over_steps(
     return line_drawing(context, traces, axis=axis, unit=unit, logarithmic=logarithmic)
 
 
+def lines_over_checkpoints(context: Context, name: str, *, unit: str, logarithmic: bool = False) -> Drawing | None:
+    """A figure that is one number, over the checkpoints: a line for each group."""
+
+    def traces(step: int | None) -> list[dict[str, Any]]:
+        found = []
+        for number, group in enumerate(context.groups):
+            points = [(at, figure) for at in context.steps if (figure := pooled(group, name, at)) is not None]
+            if points:
+                x = ["the model" if at is None else at for at, _ in points]
+                spreads = [math.nan if figure.spread is None else float(figure.spread) for _, figure in points]
+                values = np.array([float(figure.values) for _, figure in points])
+                found.append(line(group.label, x, values, np.array(spreads), number))
+        return found
+
+    return line_drawing(context, traces, axis="step", unit=unit, logarithmic=logarithmic, once=True)
+
+
 def _label(context: Context, group: Group, legend: str, count: int) -> str:
     if len(context.groups) == 1:
         return legend if count > 1 else group.label

@@ -10,11 +10,14 @@ from typing import Any
 
 import yaml
 
+from lab.checkpoint import manifest
+from lab.checkpoint.folder import FOLDER, SUPERSEDED, path_of
 from lab.config.names import flat
 from lab.diagnostics.record import Record, load
 from lab.diagnostics.values import Figure
 from lab.errors import ConfigError, RunError
 from lab.runfolder import metrics
+from lab.runfolder.history import history
 
 CONFIG = "config.yaml"
 ENVIRONMENT = "environment.json"
@@ -89,17 +92,25 @@ def read(path: str | Path) -> Run:
     is_run = (path / CONFIG).is_file() or (path / metrics.NAME).is_file()
     folder = path / DIAGNOSTICS if (path / DIAGNOSTICS).is_dir() else path
     records = {} if is_run and folder == path else _records(folder, notices)
+    if is_run:
+        records = _of_this_course(path, records, notices)
     if not is_run and not records:
         raise RunError(
             f"{path}: neither a run folder (no {CONFIG}, no {metrics.NAME}) nor a folder of records that can be read"
             + "".join(f"; {notice}" for notice in notices[:3])
         )
-    config = _part(path / CONFIG, notices, yaml.safe_load) if is_run else {}
+    config = flat(_part(path / CONFIG, notices, yaml.safe_load)) if is_run else {}
     environment = _part(path / ENVIRONMENT, notices, json.loads) if is_run else {}
+    for step, what in history(environment) if config else ():
+        notices.append(f"After step {step}: {what}")
+        # With a setting that held from some step on it is another run than if it had held all along. Of which run it is
+        # a branch must not keep branches of several seeds apart.
+        place, short = f"after step {step}", "branch" if what.startswith("branch") else what
+        config[place] = f"{config[place]}; {short}" if place in config else short
     entries = _metrics(path, notices) if is_run else []
     if is_run and not records and not any("record" in notice for notice in notices):
         notices.append(f"No diagnostics yet; measure its checkpoints with: depthlab diagnose {path}")
-    return Run(path.resolve().name, path, flat(config), environment, entries, records, notices)
+    return Run(path.resolve().name, path, config, environment, entries, records, notices)
 
 
 def read_all(paths: list[str]) -> list[Run]:
@@ -169,3 +180,29 @@ def _records(folder: Path, notices: list[str]) -> dict[int | None, Record]:
             "Its records were measured on different probes: differences between checkpoints are partly of text"
         )
     return dict(found)
+
+
+def _of_this_course(run_dir: Path, records: dict[int | None, Record], notices: list[str]) -> dict[int | None, Record]:
+    """The records without those of another course: of weights that the checkpoint of their step does not have, or that
+    were set aside."""
+    kept = {}
+    for step, record in records.items():
+        digest = record.model.get("digest")
+        here = None if step is None else _digest(path_of(run_dir, step))
+        aside = [] if step is None or here == digest else (run_dir / FOLDER / SUPERSEDED).glob(f"step-{step:06}*")
+        if (here is not None and here != digest) or digest in map(_digest, aside):
+            notices.append(
+                f"The record of step {step} is left out: it was measured on other weights, of a course that the run "
+                f"has left; measure anew with depthlab diagnose {run_dir} --again"
+            )
+        else:
+            kept[step] = record
+    return kept
+
+
+def _digest(checkpoint: Path) -> str | None:
+    """Of its weights, by its manifest; None where there is no complete one."""
+    try:
+        return manifest.read(checkpoint).model_digest()
+    except (manifest.DamagedError, KeyError, TypeError):
+        return None

@@ -1,9 +1,10 @@
-"""The figures of a report. A new one is one decorated function in `lab/report/figures/`."""
+"""The figures of a report. A new one is one decorated function in `lab/report/figures/`; what a monitor or a diagnostic
+declares of its own figures is drawn without one."""
 
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
@@ -61,7 +62,10 @@ class Kind:
     """None where there is nothing to draw."""
 
 
+Find = Callable[[Context], Iterable[Kind]]
+
 _KINDS: dict[str, Kind] = {}
+_DECLARED: list[Find] = []
 
 
 def figure(
@@ -78,6 +82,12 @@ def figure(
     return register
 
 
+def declared(find: Find) -> Find:
+    """Register the decorated function, which finds figures that stand elsewhere: in what was measured, or by whom."""
+    _DECLARED.append(find)
+    return find
+
+
 @cache
 def _import_all() -> None:
     package = import_module("lab.report.figures")
@@ -85,7 +95,8 @@ def _import_all() -> None:
         import_module(f"{package.__name__}.{module}")
 
 
-def kinds() -> list[Kind]:
-    """All figures, training first."""
+def kinds(context: Context) -> list[Kind]:
+    """All figures that a report on this may have, training first; a figure of its own goes before one declared."""
     _import_all()
-    return sorted(_KINDS.values(), key=lambda kind: kind.section != "Training")
+    found = {kind.name: kind for find in _DECLARED for kind in find(context)} | _KINDS
+    return sorted(found.values(), key=lambda kind: (kind.section != "Training", kind.name not in _KINDS))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import platform
@@ -17,10 +16,13 @@ import torch
 from lab.config.read import dump
 from lab.config.sections import RunConfig
 from lab.errors import RunError
+from lab.runfolder.history import history
+from lab.runfolder.writer import is_empty
 
 CONFIG = "config.yaml"
 ENVIRONMENT = "environment.json"
 TOKENIZER = "tokenizer"
+DIAGNOSTICS = "diagnostics"
 
 _PACKAGES = (
     "depthlab",
@@ -40,29 +42,50 @@ def refuse_existing(folder: Path) -> None:
     Raises:
         RunError: it exists.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or not is_empty(folder)):
         raise RunError(
             f"--run-dir {folder}: exists already and is never overwritten; choose another folder, or go on with "
             "--resume latest"
         )
 
 
-def create(run: RunConfig, *, derived: dict[str, Any], data: dict[str, Any], world_size: int) -> None:
+def create(
+    run: RunConfig,
+    *,
+    derived: dict[str, Any],
+    data: dict[str, Any],
+    world_size: int,
+    session: dict[str, Any] | None,
+) -> None:
     """Write the config and the environment of a run that starts; of one that goes on, add the environment it goes on
     in to `resumed`.
+
+    Args:
+        run: what is stored as config.yaml.
+        session: of a run that goes on: from which checkpoint and `step`, what is `changed` since, and of which run it
+            is a `branch`.
     """
     folder = Path(run.run_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    # Where this session began is no setting: the file must start the same run again when it is read back.
-    (folder / CONFIG).write_text(dump(dataclasses.replace(run, resume=None)), encoding="utf-8")
     record = {**environment(world_size), "seed": run.train.seed, "derived": derived, "data": data}
     path = folder / ENVIRONMENT
-    if run.resume is not None and path.is_file():
-        first = json.loads(path.read_text(encoding="utf-8"))
-        record = first | {"resumed": [*first.get("resumed", []), {"from": run.resume, **record}]}
+    if session is not None:
+        first = _first_session(path) or record
+        # What the run is and will be is what it is now.
+        record = first | {"derived": derived, "resumed": [*first.get("resumed", []), session | record]}
     beside = folder / f".{ENVIRONMENT}.new"
     beside.write_text(json.dumps(record, indent=2, default=str) + "\n", encoding="utf-8")
     os.replace(beside, path)
+    head = "".join(f"# after step {step}: {text}\n" for step, text in history(record))
+    (folder / CONFIG).write_text(head + dump(run), encoding="utf-8")
+
+
+def _first_session(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def versions() -> dict[str, str]:

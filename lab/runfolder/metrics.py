@@ -17,7 +17,10 @@ class MetricsLog:
     """Appends records; each is on disk as a whole line before the next one is begun."""
 
     def __init__(self, run_dir: Path) -> None:
+        cut = _ends_in_mid_line(run_dir / NAME)
         self._file = (run_dir / NAME).open("a", encoding="utf-8")
+        if cut:  # by a crash: what comes now must not be lost with it
+            self._file.write("\n")
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one record; a figure that is not finite becomes null, since JSON has no word for it."""
@@ -28,8 +31,14 @@ class MetricsLog:
         self._file.write(json.dumps(plain, allow_nan=False) + "\n")
         self._file.flush()
 
+    def sync(self) -> None:
+        """Bring what was written to disk, so that a power cut leaves no holes in it."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
     def close(self) -> None:
         """Close the file."""
+        self.sync()
         self._file.close()
 
 
@@ -46,11 +55,7 @@ def read(run_dir: Path, say: Callable[[str], None] = lambda text: None) -> list[
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        try:
-            record = json.loads(line)
-        except ValueError:
-            record = None
-        if isinstance(record, dict):
+        if (record := _record(line)) is not None:
             records.append(record)
         else:
             damaged.append(number)
@@ -58,6 +63,26 @@ def read(run_dir: Path, say: Callable[[str], None] = lambda text: None) -> list[
         which = f"line {damaged[0]}" if len(damaged) == 1 else f"{len(damaged)} lines (first: {damaged[0]})"
         say(f"{NAME}: {which} cut short or damaged; left out")
     return records
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    """A line's record; None if it is none, or says that it is of a step or of so many tokens as cannot be."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict):
+        return None
+    whole = all(type(record.get(name, 0)) is int and record.get(name, 0) >= 0 for name in ("step", "tokens"))
+    return record if whole else None
+
+
+def _ends_in_mid_line(path: Path) -> bool:
+    if not path.exists() or not path.stat().st_size:
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() != b"\n"
 
 
 def rewind(run_dir: Path, step: int, say: Callable[[str], None] = lambda text: None) -> int:
@@ -79,6 +104,9 @@ def rewind(run_dir: Path, step: int, say: Callable[[str], None] = lambda text: N
         with (run_dir / SUPERSEDED).open("a", encoding="utf-8") as aside:
             aside.writelines(json.dumps(record) + "\n" for record in later)
     beside = run_dir / f".{NAME}.new"
-    beside.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+    with beside.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(record) + "\n" for record in kept)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(beside, run_dir / NAME)
     return len(later)

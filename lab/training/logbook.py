@@ -19,6 +19,7 @@ from lab.runfolder.text import duration
 
 if TYPE_CHECKING:
     from lab.report.trackers import TrackedReport
+    from lab.training.budget import Budget
     from lab.training.step import StepResult
 
 
@@ -27,6 +28,7 @@ class Logbook:
 
     Args:
         progress: the trainer's, which goes on as it trains.
+        budget: how far it goes.
         flops_per_token: of a forward and a backward pass.
         peak_flops: of one device, None if it is not known.
     """
@@ -37,12 +39,14 @@ class Logbook:
         accelerator: Accelerator,
         console: Console,
         progress: Progress,
+        budget: Budget,
         *,
         flops_per_token: float,
         peak_flops: float | None,
     ) -> None:
         self._run, self._accelerator, self._console, self._progress = run, accelerator, console, progress
-        self._flops_per_token, self._peak_flops = flops_per_token, peak_flops
+        self._budget = budget
+        self.flops_per_token, self.peak_flops = flops_per_token, peak_flops
         self._metrics: metrics.MetricsLog | None = None
         self._report: TrackedReport | None = None
 
@@ -57,6 +61,11 @@ class Logbook:
 
                 self._report = TrackedReport(self._accelerator, Path(self._run.run_dir))
         self._clock = (time.monotonic(), self._progress.tokens)
+
+    def sync(self) -> None:
+        """Bring metrics.jsonl to disk."""
+        if self._metrics is not None:
+            self._metrics.sync()
 
     def close(self) -> None:
         """Close metrics.jsonl."""
@@ -99,18 +108,20 @@ class Logbook:
             "train/seconds_per_step": seconds,
             "train/tokens_per_second": per_second,
         }
+        if result.aux_loss is not None:
+            figures["train/aux_loss"] = result.aux_loss
         if (mfu := self._mfu(per_second)) is not None:
             figures["train/mfu"] = mfu
         return figures | result.figures
 
     def _mfu(self, tokens_per_second: float) -> float | None:
-        if self._peak_flops is None:
+        if self.peak_flops is None:
             return None
-        return tokens_per_second * self._flops_per_token / (self._peak_flops * self._accelerator.num_processes)
+        return tokens_per_second * self.flops_per_token / (self.peak_flops * self._accelerator.num_processes)
 
     def _line(self, result: StepResult, tokens_per_second: float) -> str:
-        step, steps = self._progress.step, self._run.steps
-        left_s = (steps - step) * self._run.tokens_per_step / tokens_per_second
+        step, steps = self._progress.step, self._budget.steps
+        left_s = (self._budget.tokens - self._progress.positions) / tokens_per_second
         mfu = self._mfu(tokens_per_second)
         # In the order of what is read most: a narrow terminal cuts the end.
         return (

@@ -1,17 +1,13 @@
-"""The training loop: steps, evaluation, checkpoints, and the moments that monitors take part in."""
+"""The training loop: steps, evaluation, checkpoints."""
 
 from __future__ import annotations
 
-import math
 import time
-from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from accelerate import Accelerator
-from accelerate.utils import DistributedType, set_seed
-from torch import Tensor
+from accelerate.utils import set_seed
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lab.checkpoint.folder import path_of
@@ -20,30 +16,36 @@ from lab.checkpoint.restore import restore
 from lab.checkpoint.save import Saver
 from lab.config.sections import RunConfig
 from lab.data import Corpus
-from lab.diagnostics import after_checkpoint, start_watcher
+from lab.diagnostics import after_checkpoint, awaits, start_watcher
 from lab.diagnostics.engine.probe_source import of_blocks
-from lab.errors import ConfigError, RunError, UserError
+from lab.errors import RunError, UserError
 from lab.model.flops import flops_per_token, peak_flops
-from lab.model.loss import count_targets, token_loss_sum
-from lab.monitors import build
+from lab.monitors import Monitors
 from lab.parallel.accelerator import leave
-from lab.parallel.collectives import all_sum, gather, raise_if_any_failed
-from lab.parallel.heartbeat import Heartbeat
-from lab.parallel.places import Groups
-from lab.parallel.sharding import sharding_of
-from lab.runfolder.console import Console
-from lab.training import nonfinite
+from lab.parallel.collectives import all_sum, several
+from lab.runfolder import metrics
+from lab.training.batches import MicroBatches
+from lab.training.budget import Budget
 from lab.training.evaluate import evaluate
+from lab.training.learner import share_out
 from lab.training.logbook import Logbook
-from lab.training.optim import build_optimizer, learning_rate
+from lab.training.nonfinite import NotFiniteError
+from lab.training.process import Process
 from lab.training.signals import StopRequest
-from lab.training.step import StepResult
-
-Batch = dict[str, Tensor]
+from lab.training.step import Stepper, StepResult
 
 
 class Trainer:
-    """Trains one model on one corpus. Every rank makes one and calls `run`."""
+    """Trains one model on one corpus. Every rank makes one and calls `run`.
+
+    Args:
+        run: the settings.
+        model: a causal LM, with the weights that it starts or goes on with.
+        corpus: what it learns from.
+        tokenizer: kept in each checkpoint.
+        process: this one, among those that train together.
+        resume_from: a checkpoint, whose training state the run goes on with.
+    """
 
     def __init__(
         self,
@@ -51,65 +53,68 @@ class Trainer:
         model: PreTrainedModel,
         corpus: Corpus,
         tokenizer: PreTrainedTokenizerBase,
-        accelerator: Accelerator,
-        console: Console,
-        heartbeat: Heartbeat,
+        process: Process,
         resume_from: Path | None,
     ) -> None:
-        self.run_config = run
-        self.run_dir = Path(run.run_dir)
-        self.corpus, self.accelerator, self.console, self.heartbeat = corpus, accelerator, console, heartbeat
-        self.bare_model = model
-        self.flops_per_token = flops_per_token(model, run.data.block_length)
-        self.peak_flops = peak_flops(accelerator.device, run.train.precision)
-
-        if run.train.activation_checkpointing:
-            model.activation_checkpointing_enable({"use_reentrant": False})
-        self.loss_sum = token_loss_sum
-        if run.train.compile:
-            model.compile()
-            self.loss_sum = torch.compile(token_loss_sum)
-        model.train()
-        optimizer = build_optimizer(model, run.optim, accelerator.device)
-        self.model, self.optimizer = accelerator.prepare(model, optimizer)
-        sharding = sharding_of(accelerator, self.model, self.optimizer)
-        self.groups = Groups(model, sharding)
-        if run.checkpoint.diagnose == "cheap" and sharding.shares_weights:
-            raise ConfigError(
-                f"--checkpoint.diagnose cheap: no process holds the whole model under {sharding.name}; use beside"
-            )
-        self.engine: Any = self.model if accelerator.distributed_type == DistributedType.DEEPSPEED else None
-        self.monitors = build(self.groups)
-
-        self.progress = Progress()
-        # Each rank draws its own dropout masks.
-        set_seed(run.train.seed, device_specific=True)
-        self.saver = Saver(run, model, sharding, tokenizer, accelerator, console, heartbeat, resume_from)
-        states: list[dict[str, Any]] = []
-        if resume_from is not None:
-            self.progress, states = restore(resume_from, model, sharding, accelerator, console)
-        self.batches = corpus.batches(
-            rank=accelerator.process_index,
-            world_size=accelerator.num_processes,
+        self.run_config, self.corpus, self.process = run, corpus, process
+        self.learner = share_out(run, model, process.accelerator)
+        self.monitors = Monitors(run.monitors, model, self.learner.groups, compiled=run.train.compile)
+        for name in self.monitors.left_out:
+            process.console.warn(f"monitor {name} is left out: it cannot look into compiled code (--train.compile)")
+        self.progress, places = self._restored(resume_from)
+        self.budget = Budget(run, self.progress)
+        source = corpus.batches(
+            rank=process.accelerator.process_index,
+            world_size=process.accelerator.num_processes,
             micro_batch=run.train.micro_batch,
             start_sequences=self.progress.sequences,
-            states=states,
-            tokens=run.tokens - self.progress.sequences * run.data.block_length,
+            states=places,
+            tokens=self.budget.tokens - self.progress.positions,
+        )
+        self.batches = MicroBatches(source, run, process)
+        self.stepper = Stepper(self.learner, process, run.optim.clip, self._is_asked_to_stop)
+        self.saver = Saver(
+            run,
+            model,
+            self.learner.sharding,
+            tokenizer,
+            process.accelerator,
+            process.console,
+            process.heartbeat,
+            resume_from,
         )
         self.logbook = Logbook(
             run,
-            accelerator,
-            console,
+            process.accelerator,
+            process.console,
             self.progress,
-            flops_per_token=self.flops_per_token,
-            peak_flops=self.peak_flops,
+            self.budget,
+            flops_per_token=flops_per_token(model, run.data.block_length),
+            peak_flops=peak_flops(process.accelerator.device, run.train.precision),
         )
         self.stop_request: StopRequest | None = None
         self.eval_loss: tuple[int, float] | None = None
 
+    def _restored(self, resume_from: Path | None) -> tuple[Progress, list[dict[str, Any]]]:
+        """Where the run stands, and the places in the data of all ranks; optimizer and random numbers put back."""
+        # Each rank draws its own dropout masks.
+        set_seed(self.run_config.train.seed, device_specific=True)
+        if resume_from is None:
+            return Progress(), []
+        process, learner = self.process, self.learner
+        process.heartbeat.at("reading the training state, as long as the file system needs", limited=False)
+        progress, places = restore(
+            resume_from, self.run_config, learner.bare, learner.sharding, process.accelerator, process.console
+        )
+        self.monitors.load_state_dict(progress.monitors)
+        return progress, places
+
+    def _is_asked_to_stop(self) -> bool:
+        return bool(self.stop_request)
+
     # -- the run ---------------------------------------------------------------------------------------------------
 
-    def run(self) -> bool:
+    def run(self, stop_request: StopRequest) -> bool:
         """Train to the end of the budget.
 
         Returns:
@@ -119,15 +124,14 @@ class Trainer:
             RunError: a loss or gradient that is not finite (no update was made of it), or a last checkpoint that
                 could not be written.
         """
-        self.stop_request = StopRequest(self.run_dir, looks_for_file=self.accelerator.is_main_process)
-        if self.progress.step >= self.run_config.steps:
-            where = f"step {self.progress.step} of {self.run_config.steps}"
-            self.console.say(f"complete already: {where}; raise --train.steps to go on")
+        self.stop_request = stop_request
         self.logbook.open()
-        if self.run_config.checkpoint.diagnose == "beside" and self.accelerator.is_main_process:
-            start_watcher(self.run_dir)
+        if self.run_config.checkpoint.diagnose == "beside" and self.process.accelerator.is_main_process:
+            device = self.run_config.checkpoint.diagnose_device
+            watcher = start_watcher(Path(self.run_config.run_dir), "--device", device)
+            self.saver.awaited = partial(awaits, watcher)
         try:
-            complete = self._loop(self.stop_request)
+            complete = self._loop(stop_request)
         except UserError:  # all ranks raise it; after other errors the process group cannot be left in order
             self.close()
             raise
@@ -137,139 +141,78 @@ class Trainer:
     def close(self) -> None:
         """Close the logbook and leave the process group."""
         self.logbook.close()
-        leave(self.accelerator, self.model)
+        leave(self.process.accelerator, self.learner.model)
 
     def _loop(self, stop_request: StopRequest) -> bool:
-        run, steps = self.run_config, self.run_config.steps
+        run, steps = self.run_config, self.budget.steps
+        if self.progress.step >= steps:
+            self._complete_already()
         while self.progress.step < steps:
-            result = self.advance()
+            stop = self.advance().stop or (bool(stop_request) and not several())
             step = self.progress.step
-            last = step == steps or result.stop
-            if step == steps or (run.eval.every and step % run.eval.every == 0):
+            if not stop and (step == steps or (run.eval.every and step % run.eval.every == 0)):
                 self._evaluate()
-            if last or (run.checkpoint.every and step % run.checkpoint.every == 0):
-                self._save(must_succeed=last)
-            if result.stop and step < steps:
+                stop = self._asked_to_stop()
+            if stop or step == steps or (run.checkpoint.every and step % run.checkpoint.every == 0):
+                saved = self._save(must_succeed=stop or step == steps)
+                if not stop and self._asked_to_stop():
+                    stop = True
+                    if not saved:
+                        self._save(must_succeed=True)
+            if stop and self._owes_something(step):
                 self.logbook.record({"event": "stopped", "reason": "asked to"})
                 stop_request.honoured()
-                self.console.say(f"stopped after step {step} as asked; go on with --resume latest")
+                self.process.console.say(f"stopped after step {step} as asked; go on with --resume latest")
                 return False
         return True
 
+    def _asked_to_stop(self) -> bool:
+        """After an evaluation or a checkpoint, which may take long: whether any rank has been asked meanwhile."""
+        return all_sum(self.process.accelerator, [float(bool(self.stop_request))])[0] > 0
+
+    def _owes_something(self, step: int) -> bool:
+        """Whether a run that ends after `step` has updates, or its last evaluation, still to make."""
+        return step < self.budget.steps or self.eval_loss is None or self.eval_loss[0] != step
+
+    def _complete_already(self) -> None:
+        self.process.console.say(
+            f"complete already: step {self.progress.step} of {self.budget.steps}; raise "
+            f"{'--train.steps' if self.run_config.train.tokens is None else '--train.tokens'} to go on"
+        )
+        evaluated = self.process.accelerator.is_main_process and any(
+            record.get("step") == self.progress.step and "eval/loss" in record
+            for record in metrics.read(Path(self.run_config.run_dir))
+        )
+        if not all_sum(self.process.accelerator, [float(evaluated)])[0]:
+            self._evaluate()
+
     def advance(self) -> StepResult:
-        """One optimizer step, its record and its progress line."""
+        """One optimizer step, its record and its progress line.
+
+        Raises:
+            RunError: data that cannot be read, a loss or gradient that is not finite; no update was made.
+        """
         begun_s = time.monotonic()
-        result = self._step(self.progress.step + 1)
-        last = self.progress.step == self.run_config.steps or result.stop
+        progress = self.progress
+        step, positions = progress.step + 1, progress.positions + self.budget.next(progress.positions)
+        taken = self.batches.take(step)
+        try:
+            lr = self.budget.learning_rate(step, positions)
+            result = self.stepper.step(taken, lr, self.batches.epoch, self.monitors.watch(step))
+        except NotFiniteError as error:
+            raise self._not_finite(step, error) from error
+        progress.step, progress.positions = step, positions
+        progress.tokens += result.tokens
+        progress.sequences += self.run_config.train.global_batch
+        last = step == self.budget.steps or result.stop
         self.logbook.step(result, time.monotonic() - begun_s, last=last)
         return result
 
-    # -- one step --------------------------------------------------------------------------------------------------
-
-    def _step(self, step: int) -> StepResult:
-        run, world = self.run_config, self.accelerator.num_processes
-        micro_batches = run.train.global_batch // (run.train.micro_batch * world)
-        self.heartbeat.at("reading data", step=step)
-        failure: Exception | None = None
-        batches: list[Batch] = []
-        try:
-            batches = [self._next_batch() for _ in range(micro_batches)]
-        except (UserError, OSError) as error:
-            failure = error
-        local_targets = sum(count_targets(batch["targets"]) for batch in batches)
-        self.heartbeat.at("waiting for the other ranks' data")
-        told = [local_targets, float(bool(self.stop_request)), float(failure is not None)]
-        targets, stop, failures = all_sum(self.accelerator, told)
-        if failures:
-            raise_if_any_failed(RunError(f"step {step}: reading data: {failure}") if failure else None)
-
-        loss_sums = []
-        for number, batch in enumerate(batches, start=1):
-            is_last = number == micro_batches
-            self.heartbeat.at(f"forward and backward pass of micro-batch {number}")
-            with nullcontext() if is_last or self.engine else self.accelerator.no_sync(self.model):
-                inputs = {name: tensor for name, tensor in batch.items() if name != "targets"}
-                loss_sum = self.loss_sum(self.model(**inputs, use_cache=False).logits, batch["targets"])
-                # Ranks average their gradients; the loss is a sum over all ranks' targets divided by their number.
-                self._backward(loss_sum * (world / max(targets, 1)), is_last=is_last)
-                loss_sums.append(loss_sum.detach())
-        loss = all_sum(self.accelerator, [float(torch.stack(loss_sums).sum())])[0] / max(targets, 1)
-
-        self.heartbeat.at("update")
-        gradient_norms = self._gradient_norms()
-        gradient_norm = float(gradient_norms.square().sum().sqrt())
-        self._stop_if_not_finite(step, loss, gradient_norm, gradient_norms, batches)
-        measure = bool(run.monitors.every) and (step == 1 or step % run.monitors.every == 0)
-        figures = self._update(step, gradient_norms, gradient_norm, measure=measure)
-
-        self.progress.step = step
-        self.progress.tokens += int(targets)
-        self.progress.sequences += run.train.global_batch
-        lr = learning_rate(step, run.steps, run.optim)
-        return StepResult(loss, gradient_norm, lr, int(targets), self.batches.epoch, stop > 0, figures)
-
-    def _next_batch(self) -> Batch:
-        """This rank's next micro-batch, on its device."""
-        return {
-            name: tensor.to(self.accelerator.device, non_blocking=True) for name, tensor in next(self.batches).items()
-        }
-
-    def _backward(self, loss: Tensor, *, is_last: bool) -> None:
-        if self.engine is None:
-            self.accelerator.backward(loss)
-            return
-        # Accelerate's own call would go on to the update, and clear the gradients before anyone has seen them.
-        self.engine.backward(loss, scale_wrt_gas=False)
-        if not is_last:
-            self.engine.step()  # no update yet: it counts the micro-batch
-
-    def _gradient_norms(self) -> Tensor:
-        """L2 norm of the gradient by place."""
-        if self.accelerator.scaler is not None:
-            self.accelerator.unscale_gradients(self.optimizer)
-        return self.groups.gradient_norms()
-
-    def _update(self, step: int, gradient_norms: Tensor, gradient_norm: float, *, measure: bool) -> dict[str, float]:
-        run = self.run_config
-        if measure:
-            for monitor in self.monitors:
-                monitor.before_update(gradient_norms)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(step, run.steps, run.optim)
-        self._clip_and_apply(gradient_norm)
-        figures: dict[str, float] = {}
-        if measure:
-            for monitor in self.monitors:
-                figures |= monitor.after_update()
-        return figures
-
-    def _clip_and_apply(self, gradient_norm: float) -> None:
-        if self.engine is not None:
-            self.engine.step()  # clips as its configuration says, which is the run's
-            return
-        clip = self.run_config.optim.clip
-        if clip is not None and gradient_norm > clip:
-            # As torch.nn.utils.clip_grad_norm_ does, with the norm that is known already.
-            factor = clip / (gradient_norm + 1e-6)
-            torch._foreach_mul_([p.grad for p in self.groups.parameters if p.grad is not None], factor)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-
-    def _stop_if_not_finite(
-        self, step: int, loss: float, gradient_norm: float, gradient_norms: Tensor, batches: list[Batch]
-    ) -> None:
-        # With loss scaling, an overflowing gradient is part of the search for a scale: the scaler skips that update.
-        scaler = self.accelerator.scaler
-        if math.isfinite(loss) and (math.isfinite(gradient_norm) or (scaler is not None and scaler.get_scale() > 1)):
-            return
-        place = nonfinite.locate(self.bare_model, batches, gradient_norms, self.groups)
-        places = [found for found in gather(place) if found is not None]
-        what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient norm is {gradient_norm}"
-        where = f"; first not finite: {places[0]}" if places else ""
+    def _not_finite(self, step: int, error: NotFiniteError) -> RunError:
         kept = f"last good checkpoint: {self.saver.last}" if self.saver.last else "no checkpoint was written before it"
-        self.logbook.record({"event": "not finite", "step": step, "what": what, "where": places[0] if places else None})
-        raise RunError(
-            f"step {step}: {what}{where}. No update was made of it; {kept}. A lower --optim.lr, a longer "
+        self.logbook.record({"event": "not finite", "step": step, "what": error.what, "where": error.where})
+        return RunError(
+            f"step {step}: {error}. No update was made of it; {kept}. A lower --optim.lr, a longer "
             "--optim.warmup, a smaller --optim.clip or --train.precision fp32 may help"
         )
 
@@ -278,38 +221,41 @@ class Trainer:
     def _evaluate(self) -> None:
         run = self.run_config
         figures = evaluate(
-            self.model,
+            self.learner.model,
             self.corpus,
-            self.accelerator,
-            self.heartbeat,
+            self.process.accelerator,
+            self.process.heartbeat,
             micro_batch=run.train.micro_batch,
             blocks=self.corpus.evaluated_blocks(run.eval.blocks),
         )
-        self.groups.sharding.settle(self.bare_model)
+        self.learner.sharding.settle(self.learner.bare)
         self.eval_loss = (self.progress.step, figures["eval/loss"])
         self.logbook.record(figures)
         error = f" (s.e. {figures['eval/loss_se']:.4f})" if "eval/loss_se" in figures else ""
-        self.console.say(
+        self.process.console.say(
             f"step {self.progress.step}: held-out loss {figures['eval/loss']:.4f}{error} nats/token, perplexity "
             f"{figures['eval/perplexity']:.2f}, {figures['eval/bits_per_byte']:.4f} bits/byte"
         )
 
-    def _save(self, *, must_succeed: bool) -> None:
+    def _save(self, *, must_succeed: bool) -> bool:
         measured = self.eval_loss is not None and self.eval_loss[0] == self.progress.step
         eval_loss = self.eval_loss[1] if measured and self.eval_loss else None
+        self.progress.monitors = self.monitors.state_dict()
+        self.logbook.sync()
         failure = self.saver.save(self.progress, self.batches.state_dict, eval_loss, must_succeed=must_succeed)
         if failure is not None:
             self.logbook.record({"event": "checkpoint failed", "reason": failure})
-        elif self.run_config.checkpoint.diagnose == "cheap" and self.accelerator.is_main_process:
-            self.heartbeat.at("diagnosing a checkpoint")
-            self._diagnose(path_of(self.run_dir, self.progress.step))
-        self.heartbeat.at("drawing for the trackers")
+        elif self.run_config.checkpoint.diagnose == "cheap" and self.process.accelerator.is_main_process:
+            self.process.heartbeat.at("diagnosing a checkpoint")
+            self._diagnose(path_of(Path(self.run_config.run_dir), self.progress.step))
+        self.process.heartbeat.at("drawing for the trackers")
         self.logbook.report()
+        return failure is None
 
     def _diagnose(self, folder: Path) -> None:
         source = f"held-out blocks of {' '.join(self.run_config.data.source)}"
         probe = of_blocks(self.corpus.heldout, None, seed=0, source=source)
         try:
-            after_checkpoint(self.bare_model, folder, probe)
+            after_checkpoint(self.learner.bare, folder, probe)
         except UserError as error:  # the run is worth more than its measurement
-            self.console.warn(f"{folder.name} was not diagnosed: {error}")
+            self.process.console.warn(f"{folder.name} was not diagnosed: {error}")

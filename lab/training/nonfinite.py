@@ -10,7 +10,35 @@ import torch
 from torch import Tensor, nn
 
 import normalization
+from lab.errors import RunError
+from lab.parallel.collectives import gather
 from lab.parallel.places import Groups, layer_names
+
+
+class NotFiniteError(RunError):
+    """A loss or gradient is not finite."""
+
+    def __init__(self, what: str, where: str | None) -> None:
+        super().__init__(what if where is None else f"{what}; first not finite: {where}")
+        self.what, self.where = what, where
+
+
+def found(
+    model: nn.Module, batches: Sequence[dict[str, Tensor]], loss: float, gradient_norms: Tensor, groups: Groups
+) -> NotFiniteError:
+    """The error that says what is not finite and where that began, on the first rank that knows; all ranks call it.
+
+    Args:
+        model: the bare causal LM.
+        batches: this rank's micro-batches of the step.
+        loss: of the step.
+        gradient_norms: L2 norm of the gradient by place.
+        groups: the places.
+    """
+    places = [place for place in gather(locate(model, batches, gradient_norms, groups)) if place is not None]
+    gradient_norm = float(gradient_norms.square().sum().sqrt())
+    what = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient norm is {gradient_norm}"
+    return NotFiniteError(what, places[0] if places else None)
 
 
 def locate(

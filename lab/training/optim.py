@@ -44,15 +44,20 @@ def learning_rate(step: int, steps: int, config: OptimConfig) -> float:
     Linear from lr/warmup at update 1 to the peak at update `warmup`, then the schedule, which reaches floor * lr at
     the very last update. No update has a learning rate of zero unless the floor is zero.
     """
-    warmup = length_in_steps(config.warmup, steps)
-    if step <= warmup:
-        return config.lr * step / warmup
-    return config.lr * (config.floor + (1 - config.floor) * _shape(step, steps, warmup, config))
+    warmup, decay = (length_in_steps(length, steps) for length in (config.warmup, config.decay))
+    return schedule(step, steps, warmup=warmup, decay=decay, config=config)
 
 
-def _shape(step: int, steps: int, warmup: int, config: OptimConfig) -> float:
+def schedule(at: float, end: float, *, warmup: float, decay: float, config: OptimConfig) -> float:
+    """Learning rate of the update with which a run is at `at` of `end`: all four in steps, or all in tokens."""
+    if at <= warmup:
+        return config.lr * at / warmup
+    return config.lr * (config.floor + (1 - config.floor) * _shape(at, end, warmup, decay, config))
+
+
+def _shape(at: float, end: float, warmup: float, decay: float, config: OptimConfig) -> float:
     """From 1 at the end of warm-up down to 0 at the last update."""
-    remaining = (steps - step) / max(steps - warmup, 1)
+    remaining = (end - at) / max(end - warmup, 1)
     match config.schedule:
         case "constant":
             return 1.0
@@ -61,5 +66,5 @@ def _shape(step: int, steps: int, warmup: int, config: OptimConfig) -> float:
         case "cosine":
             return 0.5 * (1 + math.cos(math.pi * (1 - remaining)))
         case "wsd":
-            return min(1.0, (steps - step) / max(length_in_steps(config.decay, steps), 1))
+            return min(1.0, (end - at) / max(decay, 1))
     raise AssertionError(config.schedule)

@@ -5,9 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from evaluators.asking.breaker import Breaker
+from evaluators.asking.cache import Cache
 from evaluators.asking.caller import Caller, Retries
-from evaluators.asking.limits import Breaker, Limits
+from evaluators.asking.ledger import Ledger
+from evaluators.asking.limits import Limits
 from evaluators.asking.money import Budget
+from evaluators.asking.rates import Rates
+from evaluators.asking.window import Window
 from evaluators.judges import Abilities, estimated_tokens
 from evaluators.messages import Call, Reply
 from evaluators.network import Network
@@ -48,25 +53,34 @@ class FakeJudge:
     async def close(self) -> None: ...
 
 
+def limits(concurrency: int = 100, **rates: float) -> Limits:
+    """Those of a server that takes as much, given up after a minute."""
+    stop = asyncio.Event()
+    taken = Rates(rates.get("requests"), rates.get("tokens"))
+    return Limits(Window(concurrency, stop), taken, Breaker(50, 60, stop, rest_s=0.01), stop)
+
+
+def caller(judge: object, cache: Cache | None = None, *, bound: Limits | None = None, **more: object) -> Caller:
+    """A judge behind everything, without a budget."""
+    settings = {
+        "cache": cache,
+        "refresh": False,
+        "price": None,
+        "budget": Budget(None),
+        "ledger": Ledger(),
+        "retries": Retries(2, 0.0),
+        "stop": asyncio.Event(),
+    } | more
+    return Caller(judge, bound or limits(), **settings)  # type: ignore[arg-type]
+
+
 def judged(
     network: Network, *judges: FakeJudge, pair: Pair = PAIR, prompts: Prompts | None = None, **manner: object
 ) -> Judgement:
     """The sample, judged."""
 
     async def run() -> Judgement:
-        callers = [
-            Caller(
-                judge,
-                Limits(100, None, None, Breaker(5, 60)),
-                cache=None,
-                refresh=False,
-                price=None,
-                budget=Budget(None),
-                retries=Retries(0),
-                stop=asyncio.Event(),
-            )
-            for judge in judges
-        ]
+        callers = [caller(judge, retries=Retries(0)) for judge in judges]
         panel = Reviewers(callers, prompts or PROMPTS, Manner(**manner), network.temperature)  # type: ignore[arg-type]
         return await network.judge(pair, panel)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
@@ -16,11 +18,24 @@ REVIEW = "Evaluation evidence: it is fine.\nScore of Assistant 1: 8\nScore of As
 ROLES = "- Accuracy: is it right\n- Clarity: is it easy to read\n- Depth: does it explain"
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What a vendor's manner answers in place of the plain server."""
+
+    body: Any
+    """JSON, or text that is sent as it is."""
+    status: int = 200
+    kind: str = "application/json"
+    headers: dict[str, str] = field(default_factory=dict)
+    wait_s: float = 0.0
+
+
 class Server:
     """`faults` maps the number of a request (from 0) to what goes wrong with it:
 
     status and headers (an error), "drop" (the connection is closed), "hang" (no reply for so many seconds), "slow" (the
-    body trickles for so many seconds), "cut" (half a body), "text" (another content), "usage" (another usage).
+    body trickles for so many seconds), "cut" (half a body), "text" (another content), "message_fields" (beside it),
+    "usage" (another usage).
     """
 
     def __init__(self) -> None:
@@ -33,6 +48,10 @@ class Server:
         self.reply: Callable[[dict[str, Any]], str] = self._reply
         self.latency_s = 0.0
         self.schema = True
+        self.manner: Callable[[dict[str, Any], int], Answer | None] = lambda body, number: None
+        """Of a vendor (`vendors.py`): its answer to a request and its number; None: the plain one."""
+        self.list_models: Callable[[int], Answer | None] = lambda number: None
+        self.models_asked = 0
         self.models: list[dict[str, Any]] = [{"id": "m", "object": "model", "created": 0, "owned_by": "x"}]
         self.most_at_once = 0
         self._now = 0
@@ -45,6 +64,10 @@ class Server:
             def log_message(self, *_: object) -> None: ...
 
             def do_GET(self) -> None:
+                server.models_asked += 1
+                if (own := server.list_models(server.models_asked - 1)) is not None:
+                    self._own(own)
+                    return
                 self._send(200, {"object": "list", "data": server.models})
 
             def do_POST(self) -> None:
@@ -57,10 +80,23 @@ class Server:
                     server._now += 1
                     server.most_at_once = max(server.most_at_once, server._now)
                 try:
-                    self._answer(body, server.faults.get(number, server.faults.get(-1, {})))
+                    if (own := server.manner(body, number)) is not None:
+                        self._own(own)
+                    else:
+                        self._answer(body, server.faults.get(number, server.faults.get(-1, {})))
                 finally:
                     with server._lock:
                         server._now -= 1
+
+            def _own(self, own: Answer) -> None:
+                time.sleep(own.wait_s)
+                raw = own.body.encode() if isinstance(own.body, str) else json.dumps(own.body).encode()
+                self.send_response(own.status)
+                for name, text in {"Content-Type": own.kind, "Content-Length": str(len(raw)), **own.headers}.items():
+                    self.send_header(name, text)
+                self.end_headers()
+                with contextlib.suppress(OSError):
+                    self.wfile.write(raw)
 
             def _answer(self, body: dict[str, Any], fault: Fault) -> None:
                 time.sleep(server.latency_s + fault.get("hang", 0))
@@ -76,7 +112,7 @@ class Server:
                     return
                 text = fault.get("text", server.reply(body))
                 usage = fault.get("usage", {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110})
-                message = {"role": "assistant", "content": text}
+                message = {"role": "assistant", "content": text, **fault.get("message_fields", {})}
                 choice = {"index": 0, "message": message, "finish_reason": fault.get("finish", "stop")}
                 if body.get("logprobs"):
                     choice["logprobs"] = fault.get("logprobs")

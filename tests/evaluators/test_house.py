@@ -10,14 +10,15 @@ from tests.house import arrows, circles, outside, upward
 HOUSE = Path(__file__).parents[2] / "evaluators"
 
 FLOORS = [
-    ["errors", "values"],
-    ["samples", "registry", "aggregation"],
+    ["errors", "storing", "values", "models"],
+    ["samples", "saying", "registry", "aggregation"],
+    ["reading"],
     ["messages", "network", "benchmarks"],
     ["presets", "prompts"],
-    ["parsing", "probabilities"],
-    ["role_parsing", "suspicion", "judges"],
+    ["judges"],
     ["asking", "statistics"],
-    ["reviewers", "metrics"],
+    ["questions", "metrics"],
+    ["reviewers"],
     ["running"],
     ["showing"],
     ["commands"],

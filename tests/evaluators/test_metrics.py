@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score
 
 from evaluators import metrics
-from evaluators.errors import RunError
 from evaluators.running.tally import Agreement, agreement
 from evaluators.statistics import tables
-from evaluators.statistics.bootstrap import bootstrap, cluster_sums, resampled
-from evaluators.statistics.compare import mcnemar, paired
-from evaluators.statistics.leaderboard import bradley_terry, leaderboard
+from evaluators.statistics.bootstrap import cluster_sums, resampled
+from evaluators.statistics.by_role import RoleCounts
+from evaluators.statistics.compare import paired
+from evaluators.statistics.figures import of_verdicts
 
 RECORDED = Path(__file__).parents[3] / "shared" / "data" / "recorded" / "llmeval2_select_verdicts.jsonl"
 # GPT-4/Metrics_Reference of LLMBar's records, in the sample's order: (human, verdict) -> samples.
@@ -60,7 +60,10 @@ def test_recorded_judges_have_their_published_and_expected_figures() -> None:
             "accuracy_order12": metrics.accuracy(people, order12, unscored="wrong"),
             "accuracy_order21": metrics.accuracy(people, order21, unscored="wrong"),
             "accuracy_both": sum(both) / 200,
-            "order_agreement": metrics.order_agreement(order12, order21),
+            # LLMBar counts two unscored verdicts as agreeing: a label of their own.
+            "order_agreement": metrics.order_agreement(
+                *([-1 if v is None else v for v in o] for o in (order12, order21))
+            ),
             "macro_f1_order12": metrics.macro_f1(people, order12, labels=(1, 2), unscored="wrong"),
             "macro_f1_order21": metrics.macro_f1(people, order21, labels=(1, 2), unscored="wrong"),
             "kappa_order12": metrics.cohen_kappa(people, order12, unscored="wrong"),
@@ -91,7 +94,7 @@ def test_one_table_and_many_at_once_are_what_sklearn_says(seed: int) -> None:
             (metrics.accuracy(human, judge, unscored=way), tables.accuracy(is_wrong), accuracy_score(a, b)),
             (
                 metrics.macro_f1(human, judge, unscored=way),
-                tables.macro_f1(is_wrong),
+                tables.macro_f1(is_wrong, labels),
                 f1_score(a, b, labels=labels, average="macro"),
             ),
             (metrics.cohen_kappa(human, judge, unscored=way), tables.kappa(is_wrong), cohen_kappa_score(a, b)),
@@ -130,12 +133,30 @@ def test_what_is_not_defined_is_none_and_what_is_no_label_is_refused() -> None:
     assert metrics.cohen_kappa([1, 1], [1, 1]) is None
     assert metrics.cohen_kappa([1, 1], [1, 2]) == 0
     assert metrics.order_agreement([], []) is None
+    assert metrics.order_agreement([None] * 5, [None] * 5) is None
+    assert metrics.order_agreement([None] * 5, [None] * 5, unscored="wrong") == 0
+    assert metrics.order_agreement([1, None, None, 2], [1, None, 1, 1]) == 0.5
+    assert metrics.order_agreement([1, None, None, 2], [1, None, 1, 1], unscored="wrong") == 0.25
     assert metrics.first_position_rate([0, None], [0, 0]) is None
     assert metrics.longer_rate([1, 0, 2], [5, 9, 7], [5, 2, 7]) is None
     assert metrics.longer_rate([1, 2, 2], [5, 9, 7], [4, 2, 8]) == pytest.approx(2 / 3)
-    rows = tables.cells([1, 1], [1, 1])
-    assert bootstrap(rows, ["a", "b"], tables.kappa(False), draws=200) is None
-    assert bootstrap(rows, ["a", "a"], tables.accuracy(False), draws=200) is None
+
+
+def test_a_label_that_people_never_use_is_an_error_and_no_label_of_macro_f1() -> None:
+    """One verdict "tie" where people know none: F1 of 1 and 2 as scikit-learn has them, not their mean with a 0."""
+    human = [1] * 100 + [2] * 100
+    judge: list[int | None] = [1] * 70 + [2] * 30 + [2] * 75 + [1] * 25
+    said = [0, *judge[1:]]
+    expected = f1_score(human, said, labels=[1, 2], average="macro")
+    assert metrics.macro_f1(human, said) == pytest.approx(expected)
+    assert agreement(Counter(zip(human, said, strict=True))).macro_f1 == pytest.approx(expected)
+    found = paired(human, judge, said, [f"q{at}" for at in range(200)], draws=500)["difference"]["macro_f1"]
+    before = f1_score(human, judge, labels=[1, 2], average="macro")
+    assert found["difference"] == pytest.approx(expected - before)
+    assert abs(found["difference"]) < 0.01 and found["low"] > -0.03 and found["high"] < 0.03
+    single = of_verdicts(human, said, [f"q{at}" for at in range(200)], 2000)["macro_f1"]
+    assert single["value"] == pytest.approx(expected)
+    assert single["high"] - single["low"] < 0.14
 
 
 def test_bootstrap_draws_whole_clusters() -> None:
@@ -150,34 +171,6 @@ def test_bootstrap_draws_whole_clusters() -> None:
     assert np.array_equal(drawn, resampled(sums, draws=20_000, seed=1))
 
 
-def test_intervals_cover_at_their_rate_and_clusters_widen_them() -> None:
-    """95 % intervals of 400 studies of 60 queries x 4 samples whose errors are shared within a query half the time."""
-    random = np.random.default_rng(3)
-    covered = plain_covered = 0
-    studies = 400
-    for study in range(studies):
-        own = random.random((60, 4)) < 0.7
-        shared = np.repeat(random.random((60, 1)) < 0.7, 4, axis=1)
-        right = np.where(random.random((60, 1)) < 0.5, shared, own).ravel()
-        rows = tables.cells([1] * 240, [1 if ok else 2 for ok in right])
-        queries = [str(number // 4) for number in range(240)]
-        clustered = bootstrap(rows, queries, tables.accuracy(True), draws=400, seed=study)
-        plain = bootstrap(rows, list(range(240)), tables.accuracy(True), draws=400, seed=study)
-        assert clustered is not None and plain is not None
-        covered += clustered.low <= 0.7 <= clustered.high
-        plain_covered += plain.low <= 0.7 <= plain.high
-    # Three standard errors of a share of 400 around 0.95 (the percentile method loses a little with 60 clusters).
-    assert covered / studies > 0.95 - 3 * math.sqrt(0.95 * 0.05 / studies)
-    assert plain_covered < covered - 0.05 * studies
-
-
-def test_mcnemar_is_the_binomial_sum() -> None:
-    for b, c in ((0, 0), (1, 0), (7, 2), (3, 3), (15, 4)):
-        n, low = b + c, min(b, c)
-        tail = sum(math.comb(n, k) for k in range(low + 1)) / 2**n
-        assert mcnemar(b, c) == pytest.approx(min(1.0, 2 * tail), abs=1e-12)
-
-
 def test_two_judges_on_the_same_samples() -> None:
     human = [1, 2] * 50
     first: list[int | None] = [1] * 100
@@ -187,31 +180,24 @@ def test_two_judges_on_the_same_samples() -> None:
     assert found["difference"]["accuracy"]["low"] == pytest.approx(0.3, abs=0.03)
     assert found["difference"]["accuracy"]["high"] == pytest.approx(0.5, abs=0.03)
     assert (found["only_first_right"], found["only_second_right"]) == (0, 40)
-    assert found["mcnemar_p"] == pytest.approx(2 / 2**40)
+    assert found["mcnemar_exact_p"] == pytest.approx(2 / 2**40)
+    assert found["mcnemar_p"] == pytest.approx(2 * norm.sf(40**0.5))
+    assert found["both_scored"] == 90 and found["same_verdict"] == pytest.approx(50 / 90)
+    # Four queries that lean the same way: 1 in 8, and not the 1 in 22 that chi-squared would have it.
+    few = paired([1] * 40, [2] * 40, [1] * 40, [f"q{at // 10}" for at in range(40)], draws=200)
+    assert few["mcnemar_p"] == few["mcnemar_exact_p"] == pytest.approx(1 / 8)
+    silent = paired(human, [None] * 100, [None] * 100, [str(number) for number in range(100)], draws=200)
+    assert silent["same_verdict"] is None and silent["both_scored"] == 0
     same = paired([1, 1], [1, 1], [1, 1], ["a", "b"], draws=200)
     assert same["difference"]["kappa"]["difference"] is None
     assert same["error_correlation"] is None
 
 
-def test_bradley_terry_finds_the_maximum_of_the_likelihood() -> None:
-    """Against scipy's minimiser of the log-likelihood; and where there is no maximum."""
-    from scipy.optimize import minimize
-
-    random = np.random.default_rng(5)
-    wins = random.integers(1, 20, (5, 5)).astype(float)
-    np.fill_diagonal(wins, 0)
-
-    def loss(s: np.ndarray) -> float:
-        return float((wins * np.log1p(np.exp(s[None, :] - s[:, None]))).sum() + s.mean() ** 2)
-
-    expected = minimize(loss, np.zeros(5), tol=1e-12).x
-    found = bradley_terry(wins)
-    assert found is not None
-    assert found == pytest.approx(expected - expected.mean(), abs=1e-4)
-    assert bradley_terry(np.array([[0.0, 3.0], [0.0, 0.0]])) is None
-    games: list[tuple[str, str, int | None]] = [("a", "b", 1), ("b", "a", 1), ("b", "c", 0), ("a", "c", None)]
-    assert [(item.system, item.win_rate) for item in leaderboard(games)] == [("a", 0.5), ("b", 0.5), ("c", 0.5)]
-    with pytest.raises(RunError, match="no comparison"):
-        leaderboard([("a", "b", None)])
-    with pytest.raises(RunError, match="with itself"):
-        leaderboard([("a", "a", 1)])
+def test_a_role_is_compared_with_verdicts_that_there_are() -> None:
+    """A scored review of an unscored sample agrees with no verdict, and is not held to disagree with one."""
+    review = {"neuron": 1, "scores": [8, 4]}
+    counts = RoleCounts()
+    for winner in (1, 2, None):
+        counts.add({"roles": [{"name": "A"}], "layers": [[review]], "human": None, "verdict": {"winner": winner}})
+    [row] = counts.table()
+    assert row["agrees_with_verdict"] == 0.5 and row["reviews"] == 3

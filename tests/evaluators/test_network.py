@@ -15,6 +15,7 @@ from evaluators.network import Network
 from evaluators.presets import architectures
 from evaluators.samples import Pair
 from evaluators.values import Failure, Review, Role
+from tests.evaluators.conftest import records, write_pairs
 from tests.evaluators.fakes import PAIR, FakeJudge, judged
 
 ROLE_NAMES = [
@@ -108,12 +109,18 @@ def test_nothing_in_a_text_is_replaced_when_orders_are_turned():
 def test_roles_of_any_name_reach_their_neurons():
     judge = FakeJudge(marked)
     judgement = judged(Network(depth=1), judge)
-    assert [role.name for role in judgement.roles] == ROLE_NAMES
+    names = [" ".join(name.split()) for name in ROLE_NAMES]
+    assert [role.name for role in judgement.roles] == names
     for call in judge.calls[1:]:
-        assert f"Take this angle of view: {ROLE_NAMES[call.place.neuron - 1]}\n" in call.messages[-1].content
+        assert _view(call) == names[call.place.neuron - 1]
     fixed = FakeJudge(marked)
     judged(Network(depth=1, roles=tuple(ROLE_NAMES)), fixed)
-    assert len(fixed.calls) == 10 and f"view: {ROLE_NAMES[2]}\n" in fixed.calls[4].messages[-1].content
+    assert len(fixed.calls) == 10 and _view(fixed.calls[4]) == ROLE_NAMES[2]
+
+
+def _view(call: Call) -> str:
+    line = r"angle of view: \[start of perspective (\w{12})\] (.*) \[end of perspective \1\]\n"
+    return re.search(line, call.messages[-1].content)[2]
 
 
 def test_too_few_roles_are_filled_up_and_too_many_cut():
@@ -136,10 +143,7 @@ def test_reference_perspectives_grow_with_the_rounds():
     network = architectures.get("widedeep-reference", flag="")(1)
     judge = FakeJudge(marked)
     judged(Network(**{**vars(network), "depth": 3, "roles": ("A", "B", "C", "D", "E"), "max_roles": 8}), judge)
-    views = {
-        (call.place.layer, call.place.neuron): re.search(r"angle of view: (.*)", call.messages[-1].content)[1]
-        for call in judge.calls
-    }
+    views = {(call.place.layer, call.place.neuron): _view(call) for call in judge.calls}
     assert views[1, 1] == "A" and views[2, 1] == "A; B" and views[2, 3] == "B; C; D" and views[3, 1] == "A; B; C"
 
 
@@ -248,6 +252,38 @@ def test_a_failure_takes_no_part_and_brings_no_position_bias_back():
     verdict = aggregate([layer], "mean-all", 0)
     assert verdict.winner == 0 and verdict.scores == pytest.approx((5, 5))
     assert (verdict.scored, verdict.unscored) == (3, 1)
+
+
+@pytest.mark.parametrize("aggregation", ["mean-all", "mean-last", "vote-all", "vote-last", "confidence-all"])
+@pytest.mark.parametrize("lost", ["12", "21"])
+def test_one_order_alone_gives_no_verdict(aggregation, lost):
+    """It would be the judge's position bias; with nothing but failures in an order, the sample is unscored."""
+    kept = "21" if lost == "12" else "12"
+    layers = [[review(at, kept, 8, 4, confidence=5), failure(at, lost), failure(at, lost)] for at in (1, 2)]
+    verdict = aggregate(layers, aggregation, 0)
+    assert (verdict.winner, verdict.margin, verdict.scores, verdict.scored) == (None, None, None, 0)
+    assert verdict.unscored == (2 if aggregation.endswith("last") else 4)
+    assert f"shown response {lost[0]} first" in verdict.reason and "position bias" in verdict.reason
+    # What was never asked is not missed.
+    assert aggregate([[review(1, kept, 8, 4, confidence=5)]], aggregation, 0).winner == 1
+
+
+def test_a_sample_with_a_failed_order_is_counted_as_unscored_and_judged_again(judge, tmp_path):
+    write_pairs(tmp_path / "p.jsonl", 2, human=1)
+    good = {"reply": "Score of Assistant 1: 8\nScore of Assistant 2: 4"}
+    (tmp_path / "s.jsonl").write_text(
+        json.dumps({"id": "s0", "order": "21", "error": "down"}) + "\n" + json.dumps(good)
+    )
+    words = ("--data", "p.jsonl", "--judge", "scripted:s.jsonl", "--preset", "faireval", "--retries", 0, "--no-cache")
+    done = judge("run", *words, "--out", "r")
+    assert "unscored 1" in done.stdout, done.stdout + done.stderr
+    found = {record["id"]: record["verdict"] for record in records(tmp_path / "r")}
+    assert found["s0"]["winner"] is None and found["s0"]["scores"] is None and found["s0"]["unscored"] == 3
+    assert found["s1"]["winner"] == 0
+    (tmp_path / "s.jsonl").write_text(json.dumps(good))
+    done = judge("run", *words, "--out", "r", "--retry-unscored")
+    assert done.returncode == 0, done.stderr
+    assert [record["verdict"]["winner"] for record in records(tmp_path / "r")] == [0, 0]
 
 
 def test_tie_margin_and_its_edge():

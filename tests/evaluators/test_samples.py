@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import zipfile
 from pathlib import Path
 
@@ -77,6 +78,29 @@ def test_bad_lines_are_refused_by_number_with_the_reason(tmp_path):
         11: "id is 300 characters long",
     }.items():
         assert f"line {line}: {reason}" in told
+
+
+@pytest.mark.parametrize(
+    "said", [None, "None", "none", " NONE ", "null", "NaN", "nan", "N/A", "na", "<NA>", "", math.nan]
+)
+def test_a_label_that_is_missing_is_no_tie(tmp_path, said):
+    """However pandas and others write that there is none, of pairs and of single responses."""
+    [pair] = load(write(tmp_path / "p.jsonl", GOOD | {"human": said}))
+    assert pair.human is None
+    single = {name: value for name, value in GOOD.items() if name != "response2"}
+    [pair] = load(write(tmp_path / "s.jsonl", single | {"human": said}))
+    assert pair.human is None
+
+
+@pytest.mark.parametrize("said", ["both", "Neither", " neither "])
+def test_a_label_that_may_be_a_tie_or_no_judgement_is_refused(tmp_path, said):
+    with pytest.raises(RunError, match="a tie or no judgement"):
+        load(write(tmp_path / "p.jsonl", GOOD | {"human": said}))
+
+
+@pytest.mark.parametrize("said", ["tie", "TIE", 0, "0", -1, "draw", "equal", "same"])
+def test_ties_are_ties(tmp_path, said):
+    assert load(write(tmp_path / "p.jsonl", GOOD | {"human": said}))[0].human == 0
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", b'{"query": "caf\xe9"}\n', b"\x00\x01"])

@@ -10,7 +10,7 @@ TEMPLATE = (
 )
 
 
-def tiny_model(folder: Path) -> Path:
+def tiny_model(folder: Path, template: str = TEMPLATE) -> Path:
     """A folder for `hf:`; 2 layers of width 32, bytes as tokens."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -27,7 +27,7 @@ def tiny_model(folder: Path) -> Path:
         pad_token="<|im_end|>",
         additional_special_tokens=["<|im_start|>"],
     )
-    fast.chat_template = TEMPLATE
+    fast.chat_template = template
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(vocabulary),

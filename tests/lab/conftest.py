@@ -15,8 +15,8 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-from lab.config.read import parse
 from lab.config.sections import RunConfig
+from lab.training.start import parse
 
 REPOSITORY = Path(__file__).parents[2]
 OUTPUT = "output.txt"

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from evaluators import metrics
-from evaluators.statistics.bootstrap import Array, Statistic, bootstrap
+from evaluators.statistics.bootstrap import Array, Statistic
 from evaluators.statistics.clusters import clusters, keys
+from evaluators.statistics.intervals import LOG, draw, smooth
 from evaluators.statistics.tables import rate
 
 Decision = Mapping[str, Any]
@@ -66,7 +67,8 @@ def summary(
 
     Returns:
         `among_people`, `judge` and `seconds`, each with and without reviews; `saved`: `times_faster`, `time` and
-        `cost`. A figure is {value, low, high, ...}; None for what is not defined or not known.
+        `cost`. A figure is {value, low, high, ...}; None for what is not defined or not known; `no_interval` says why
+        one has none.
     """
     standing = [one for one in decisions if one["id"] in judged]
     parts = {name: [one for one in standing if one["assisted"] == assisted] for name, assisted in PARTS}
@@ -75,26 +77,44 @@ def summary(
     spent = judge_cost if judge_cost is not None or not known else mean(known)
     queries = [judged[one["id"]].query for one in standing]
     sums = np.array([_time(one) for one in standing], dtype=np.float64).reshape(-1, 4)
+    drawn = draw(sums, queries, draws=draws, seed=seed) if standing else None
 
-    def figure(statistic: Statistic) -> dict[str, float | None]:
-        return _figure(sums, queries, statistic, draws, seed)
+    withheld: dict[str, str] = {}
+
+    def figure(name: str, statistic: Statistic) -> dict[str, float | None]:
+        value = np.nan if drawn is None else float(statistic(drawn.total))
+        if drawn is None or np.isnan(value):
+            return {"value": None, "low": None, "high": None}
+        found = smooth(drawn, statistic, LOG)
+        if found.why is not None:
+            withheld[name] = found.why
+        return {"value": value, "low": found.low, "high": found.high}
 
     return {
         "annotators": {name: len(labels) for name, labels in sorted(_by_person(standing).items())},
         "among_people": {name: among_people(group) for name, group in groups.items()},
         "judge": {name: _with_judge(group, judged) for name, group in groups.items()},
         "seconds": {
-            "with_reviews": {**figure(_with), **_middle(parts["with_reviews"])},
-            "without_reviews": {**figure(_without), **_middle(parts["without_reviews"])},
+            "with_reviews": {**figure("seconds with reviews", _with), **_middle(parts["with_reviews"])},
+            "without_reviews": {**figure("seconds without", _without), **_middle(parts["without_reviews"])},
         },
         "saved": {
-            "times_faster": figure(lambda rows: 1 / _share(rows)),
-            "time": figure(lambda rows: 1 - _share(rows)),
-            "cost": None if not hourly_wage or spent is None else figure(_cost_saved(hourly_wage, spent)),
+            "times_faster": figure("times faster", lambda rows: 1 / _share(rows)),
+            "time": _saved(figure("time saved", _share)),
+            "cost": None
+            if not hourly_wage or spent is None
+            else _saved(figure("cost saved", _cost(hourly_wage, spent))),
             "hourly_wage": hourly_wage,
             "judge_cost": spent,
         },
+        "no_interval": withheld,
     }
+
+
+def _saved(ratio: Mapping[str, float | None]) -> dict[str, float | None]:
+    """1 - a ratio of costs."""
+    ends = {"value": ratio["value"], "low": ratio["high"], "high": ratio["low"]}
+    return {name: None if end is None else 1 - end for name, end in ends.items()}
 
 
 def _time(one: Decision) -> tuple[float, float, float, float]:
@@ -121,24 +141,15 @@ def _share(rows: Array) -> Array:
     return np.divide(assisted, alone, out=np.full(np.shape(alone), np.nan), where=(assisted > 0) & (alone > 0))
 
 
-def _cost_saved(hourly_wage: float, judge_cost: float) -> Statistic:
-    """1 - (w t_with + c) / (w t_without), with t the mean seconds and c the judge's cost of a sample."""
+def _cost(hourly_wage: float, judge_cost: float) -> Statistic:
+    """(w t_with + c) / (w t_without), with t the mean seconds and c the judge's cost of a sample."""
 
     def of(rows: Array) -> Array:
         assisted = _with(rows) * hourly_wage / 3600 + judge_cost
         alone = _without(rows) * hourly_wage / 3600
-        return 1 - np.divide(assisted, alone, out=np.full(np.shape(alone), np.nan), where=alone > 0)
+        return np.divide(assisted, alone, out=np.full(np.shape(alone), np.nan), where=alone > 0)
 
     return of
-
-
-def _figure(
-    rows: Array, clusters: Sequence[str], statistic: Statistic, draws: int, seed: int
-) -> dict[str, float | None]:
-    value = float(statistic(rows.sum(0)))
-    found = None if np.isnan(value) else bootstrap(rows, clusters, statistic, draws=draws, seed=seed)
-    ends = (None, None) if found is None else (found.low, found.high)
-    return {"value": None if np.isnan(value) else value, "low": ends[0], "high": ends[1]}
 
 
 def among_people(decisions: Iterable[Decision]) -> dict[str, Any]:

@@ -20,13 +20,13 @@ class BlockSums:
         self.counts = torch.zeros(blocks, dtype=torch.float64, device=device)
 
     def add(self, rows: slice, where: int | slice | tuple[int | slice, ...], values: Tensor) -> None:
-        """Add sums (B, ...) of the blocks `rows` at an index of the quantity's shape."""
+        """Add sums (B, ...) of the blocks `rows`, on any device, at an index of the quantity's shape."""
         index = where if isinstance(where, tuple) else (where,)
-        self.sums[(rows, *index)] += values.double()
+        self.sums[(rows, *index)] += values.to(self.sums.device).double()
 
     def count(self, rows: slice, counts: Tensor) -> None:
-        """Add numbers of tokens (B,) of the blocks `rows`."""
-        self.counts[rows] += counts.double()
+        """Add numbers of tokens (B,) of the blocks `rows`, on any device."""
+        self.counts[rows] += counts.to(self.counts.device).double()
 
     def mean(self) -> np.ndarray:
         """The mean, of the quantity's shape; NaN if nothing was counted."""

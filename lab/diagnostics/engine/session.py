@@ -18,6 +18,9 @@ from lab.errors import RunError
 from normalization.api import family_of
 from normalization.families import FAMILIES, Family
 
+WITHOUT_FLOAT64 = frozenset({"mps"})
+"""Types of devices."""
+
 
 def check_family(config: Any) -> None:
     """Check that diagnostics know where models of a config keep their layers.
@@ -46,6 +49,11 @@ def family(model: nn.Module) -> Family:
     """
     check_family(model.config)
     return family_of(model)
+
+
+def has_float64(device: torch.device) -> bool:
+    """Whether a device computes in float64, in which the diagnostics keep their sums: Apple's GPUs (MPS) do not."""
+    return device.type not in WITHOUT_FLOAT64
 
 
 @dataclass(frozen=True)

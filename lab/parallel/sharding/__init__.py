@@ -34,5 +34,5 @@ def sharding_of(accelerator: Accelerator, model: Any, optimizer: Any) -> Shardin
         stage = accelerator.state.deepspeed_plugin.zero_stage
         return Zero3(model, stage) if stage == 3 else Zero12(model, stage)
     if isinstance(next(model.parameters()), DTensor):
-        return FullyShardedDataParallel(optimizer.optimizer)
-    return Replicated(optimizer.optimizer)
+        return FullyShardedDataParallel(accelerator, model, optimizer)
+    return Replicated(accelerator, model, optimizer)

@@ -1,8 +1,11 @@
-"""What an engine must say of how it shares a model: the part of each tensor that is here, and the whole of it."""
+"""What an engine must say of how it shares a model: the part of each tensor that is here, the whole of it, and what
+a training step does otherwise than with one process."""
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch import Tensor, nn
@@ -26,6 +29,34 @@ class Sharding(ABC):
     """Whether no process holds the whole model that computes."""
     gradients_are_parts = True
     weights_are_parts = True
+
+    # -- a training step -----------------------------------------------------------------------------------------------
+
+    def micro_batch(self, *, is_last: bool) -> AbstractContextManager[Any]:
+        """Around the forward and backward pass of one of a step's micro-batches."""
+        return nullcontext()
+
+    @abstractmethod
+    def backward(self, loss: Tensor, *, is_last: bool) -> None:
+        """Add a micro-batch's gradients to the step's; after the last one they are the mean over ranks."""
+
+    def unscale(self) -> None:  # noqa: B027
+        """Take the loss scale out of complete gradients."""
+
+    @property
+    def searches_for_a_scale(self) -> bool:
+        """Whether gradients that are not finite are part of the search for a loss scale: their update is skipped."""
+        return False
+
+    @abstractmethod
+    def update(self, clip: float | None, gradient_norm: float) -> None:
+        """Clip the gradients to a global norm, given what it is; update the weights; clear the gradients."""
+
+    # -- parts and wholes ----------------------------------------------------------------------------------------------
+
+    def elements(self, parameter: nn.Parameter) -> int:
+        """Number of elements of the whole."""
+        return math.prod(whole_shape(parameter))
 
     @abstractmethod
     def gradient(self, parameter: nn.Parameter) -> Tensor:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -17,6 +18,10 @@ class FullyShardedDataParallel(Replicated):
     shares_weights = True
     gradients_are_parts = True
     weights_are_parts = True
+
+    def micro_batch(self, *, is_last: bool) -> AbstractContextManager[Any]:  # noqa: D102
+        # Gradients are reduced and cut after every micro-batch: FSDP2 would else keep them whole until the last.
+        return nullcontext()
 
     def gradient(self, parameter: Any) -> Tensor:  # noqa: D102
         return torch.zeros_like(parameter.to_local()) if parameter.grad is None else parameter.grad.to_local()

@@ -17,7 +17,16 @@ class _Zero(Sharding):
 
     def __init__(self, engine: Any, stage: int) -> None:
         self.name = f"zero{stage}"
-        self._optimizer = engine.optimizer
+        self._engine, self._optimizer = engine, engine.optimizer
+
+    def backward(self, loss: Tensor, *, is_last: bool) -> None:
+        # Accelerate's own call would go on to the update, and clear the gradients before anyone has seen them.
+        self._engine.backward(loss, scale_wrt_gas=False)
+        if not is_last:
+            self._engine.step()  # no update yet: it counts the micro-batch
+
+    def update(self, clip: float | None, gradient_norm: float) -> None:
+        self._engine.step()  # clips as its configuration says, which is the run's
 
     @property
     @abstractmethod
@@ -51,7 +60,9 @@ class Zero12(_Zero):
 
     @property
     def _partitions(self) -> list[Tensor]:
-        return self._optimizer.single_partition_of_fp32_groups
+        # ZeRO-1 in bf16 has an optimizer of its own (BF16_Optimizer), which sums gradients in fp32 on every rank.
+        own = getattr(self._optimizer, "fp32_groups_flat_partition", None)
+        return self._optimizer.single_partition_of_fp32_groups if own is None else own
 
     def gradient(self, parameter: Any) -> Tensor:
         """The fragment of a reduced gradient that belongs to this rank's optimizer partition.

@@ -47,7 +47,9 @@ def _curve(group: Group, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray 
     return steps, np.array([one.mean for one in found]), np.array([one.half_width for one in found], dtype=np.float64)
 
 
-def _curves(context: Context, name: str, unit: str, *, logarithmic: bool = False) -> Drawing | None:
+def curves(context: Context, name: str, unit: str, *, logarithmic: bool = False) -> Drawing | None:
+    """A metric over steps, a line for each group."""
+
     def traces(step: int | None) -> list[dict[str, Any]]:
         found = []
         for number, group in enumerate(context.groups):
@@ -62,31 +64,29 @@ def _curves(context: Context, name: str, unit: str, *, logarithmic: bool = False
     return line_drawing(context, traces, axis="step", unit=unit, logarithmic=logarithmic, once=True)
 
 
-def _layers(context: Context, prefix: str, unit: str) -> Drawing | None:
-    """log10 of a metric by layer over steps, the mean of log10 over the runs of a group."""
-
-    def one(group: Group) -> Map | None:
-        names = sorted(
-            {name for run in group.runs for entry in run.metrics for name in entry if name.startswith(prefix)}
-        )
-        if not names:
-            return None
-        runs = [[dict(zip(*run.series(name), strict=True)) for name in names] for run in group.runs]
-        runs = [layers for layers in runs if all(layers)]
-        if not runs:
-            return None
-        steps = sorted(set.intersection(*(set(layer) for layers in runs for layer in layers)))
-        steps = steps[:: -(-len(steps) // COLUMNS)] if steps else steps
-        values = np.array([[[layer[step] for step in steps] for layer in layers] for layers in runs])
-        with np.errstate(divide="ignore", invalid="ignore"):
-            logs = np.log10(values).mean(0)
-        logs = np.where(np.isfinite(logs), logs, np.nan)
-        return group.label, steps, [int(name.removeprefix(prefix)) for name in names], logs
+def by_layer(context: Context, name: str, unit: str, *, logarithmic: bool = False) -> Drawing | None:
+    """A metric by layer over steps, such as `grad_norm`, or its log10: a heat map for each group."""
 
     def maps(step: int | None) -> list[Map | None]:
-        return [one(group) for group in context.groups]
+        return [_layers_over_steps(group, f"{name}/layer_", logarithmic) for group in context.groups]
 
-    return map_drawing(context, maps, across="step", down="layer", unit=f"log10 {unit}", once=True)
+    return map_drawing(context, maps, across="step", down="layer", unit=unit, once=True)
+
+
+def _layers_over_steps(group: Group, prefix: str, logarithmic: bool) -> Map | None:
+    """The mean over the runs of a group, at the steps that all of them have."""
+    names = sorted({name for run in group.runs for entry in run.metrics for name in entry if name.startswith(prefix)})
+    runs = [[dict(zip(*run.series(name), strict=True)) for name in names] for run in group.runs]
+    runs = [layers for layers in runs if all(layers)]
+    if not names or not runs:
+        return None
+    steps = sorted(set.intersection(*(set(layer) for layers in runs for layer in layers)))
+    steps = steps[:: -(-len(steps) // COLUMNS)] if steps else steps
+    values = np.array([[[layer[step] for step in steps] for layer in layers] for layers in runs])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = (np.log10(values) if logarithmic else values).mean(0)
+    values = np.where(np.isfinite(values), values, np.nan)
+    return group.label, steps, [int(name.removeprefix(prefix)) for name in names], values
 
 
 @figure(
@@ -100,7 +100,7 @@ def _layers(context: Context, prefix: str, unit: str) -> Drawing | None:
 )
 def loss(context: Context) -> Drawing | None:
     """Training loss over steps."""
-    return _curves(context, "train/loss", "nats/token")
+    return curves(context, "train/loss", "nats/token")
 
 
 @figure(
@@ -115,7 +115,7 @@ def loss(context: Context) -> Drawing | None:
 )
 def heldout_loss(context: Context) -> Drawing | None:
     """Held-out loss over steps."""
-    return _curves(context, "eval/loss", "nats/token")
+    return curves(context, "eval/loss", "nats/token")
 
 
 @figure(
@@ -129,7 +129,7 @@ def heldout_loss(context: Context) -> Drawing | None:
 )
 def grad_norm(context: Context) -> Drawing | None:
     """Gradient norm over steps."""
-    return _curves(context, "train/grad_norm", "nats/token", logarithmic=True)
+    return curves(context, "train/grad_norm", "nats/token", logarithmic=True)
 
 
 @figure(
@@ -143,7 +143,7 @@ def grad_norm(context: Context) -> Drawing | None:
 )
 def learning_rate(context: Context) -> Drawing | None:
     """Learning rate over steps."""
-    return _curves(context, "train/lr", "learning rate")
+    return curves(context, "train/lr", "learning rate")
 
 
 @figure(
@@ -157,32 +157,32 @@ def learning_rate(context: Context) -> Drawing | None:
 )
 def throughput(context: Context) -> Drawing | None:
     """Throughput over steps."""
-    return _curves(context, "train/tokens_per_second", "tokens/s")
+    return curves(context, "train/tokens_per_second", "tokens/s")
 
 
 @figure(
-    "layer_gradients",
+    "aux_loss",
     section="Training",
-    title="Gradient norm by layer",
-    shows="Who learns. Look for layers that stay dark: deep ones under Pre-LN, early ones under Post-LN.",
-    unit="log10 nats/token",
-    definition="log10 of the L2 norm, over a layer's parameters, of the gradient before clipping.",
-    source="metrics.jsonl, grad_norm/layer_*; arXiv:2412.13795",
+    title="Load-balancing loss",
+    shows="How unevenly tokens are sent to experts. Look for a curve that rises: experts die.",
+    unit="1",
+    definition="E times the sum over experts of (share of the tokens) x (mean probability), over all layers together.",
+    source="metrics.jsonl, train/aux_loss; arXiv:2101.03961",
 )
-def layer_gradients(context: Context) -> Drawing | None:
-    """Gradient norm by layer and step."""
-    return _layers(context, "grad_norm/layer_", "nats/token")
+def aux_loss(context: Context) -> Drawing | None:
+    """Load-balancing loss over steps."""
+    return curves(context, "train/aux_loss", "1")
 
 
 @figure(
-    "update_ratio",
+    "router_load",
     section="Training",
-    title="Update ratio by layer",
-    shows="How much a step changes each layer. Look for layers that move far less, or far more, than the others.",
-    unit="log10 of a ratio",
-    definition="log10 of the L2 norm of the step's update of a layer, divided by the L2 norm of its weights.",
-    source="metrics.jsonl, update_ratio/layer_*",
+    title="Busiest expert by layer",
+    shows="How many tokens the busiest expert gets. Look for layers far from 1: most of their experts are idle.",
+    unit="times the even share",
+    definition="Tokens of a layer's busiest expert, in times its even share.",
+    source="metrics.jsonl, router_load/layer_*; arXiv:2101.03961",
 )
-def update_ratio(context: Context) -> Drawing | None:
-    """Update ratio by layer and step."""
-    return _layers(context, "update_ratio/layer_", "ratio")
+def router_load(context: Context) -> Drawing | None:
+    """Load of the busiest expert by layer and step."""
+    return by_layer(context, "router_load", "times the even share")

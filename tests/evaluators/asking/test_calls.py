@@ -12,64 +12,22 @@ from pathlib import Path
 
 import pytest
 
-from evaluators.asking import limits
+from evaluators.asking import breaker as breaker_module
+from evaluators.asking import rates
+from evaluators.asking.breaker import Breaker, OutageError
 from evaluators.asking.cache import Cache, key_of
-from evaluators.asking.caller import Caller, Retries
-from evaluators.asking.limits import Breaker, Limits, OutageError, Rate
 from evaluators.asking.money import Budget, BudgetError, Price, Prices
+from evaluators.asking.rates import Rates
 from evaluators.errors import ConfigError, RunError
-from evaluators.judges import Backend, CallError, judges, make
+from evaluators.judges import CallError
 from evaluators.messages import Call, Message, Place, Reply, Sampling
-from evaluators.probabilities import Token, expectation, expected_score
+from evaluators.reading.probabilities import Token, expectation, expected_score
 from evaluators.values import Usage
-from tests.evaluators.fakes import PAIR, FakeJudge
-from tests.evaluators.tiny import tiny_model
+from tests.evaluators.fakes import PAIR, FakeJudge, caller
 
 
 def call(text: str = "q", **place: object) -> Call:
     return Call((Message("user", text),), Sampling(0.0, 16), Place(PAIR, "review", **place))  # type: ignore[arg-type]
-
-
-def caller(judge: object, cache: Cache | None = None, **more: object) -> Caller:
-    settings = {
-        "cache": cache,
-        "refresh": False,
-        "price": None,
-        "budget": Budget(None),
-        "retries": Retries(2, 0.0),
-        "stop": asyncio.Event(),
-    } | more
-    return Caller(judge, Limits(8, None, None, Breaker(50, 60)), **settings)  # type: ignore[arg-type]
-
-
-EXAMPLES = {
-    "scripted": lambda folder, server: f"scripted:{folder / 'script.jsonl'}",
-    "simulated": lambda folder, server: "simulated:",
-    "openai": lambda folder, server: "openai:m",
-    "hf": lambda folder, server: f"hf:{tiny_model(folder / 'tiny')}",
-}
-"""One line for each registered judge, from which its protocol is tested."""
-
-
-@pytest.mark.parametrize("scheme", judges.names())
-def test_every_judge_answers_once_and_then_from_the_cache(scheme, tmp_path, server, monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
-    (tmp_path / "script.jsonl").write_text('{"reply": "hello"}\n')
-    judge = make(EXAMPLES[scheme](tmp_path, server), Backend(base_url=server.url))
-    judge.worth_caching = True
-    cache = Cache(tmp_path / "cache.sqlite")
-
-    async def run() -> None:
-        first = caller(judge, cache)
-        answers = [await first.ask(call()) for _ in range(2)] + [await caller(judge, cache).ask(call())]
-        assert [answer.record.cached for answer in answers] == [False, True, True]
-        assert len({answer.reply.text for answer in answers if answer.reply}) == 1
-        assert (first.counts.calls, first.counts.cached) == (1, 1)
-        assert judge.count_tokens("some text") > 0
-        await judge.abilities()
-        await judge.close()
-
-    asyncio.run(run())
 
 
 def test_no_torch_until_a_local_judge_is_asked_for_and_nothing_of_training():
@@ -142,8 +100,8 @@ def test_refresh_asks_again_and_keeps_the_new_reply(tmp_path):
 def test_claims_of_dead_processes_do_not_hold(tmp_path):
     cache = Cache(tmp_path / "c")
     code = (
-        "import sys; from pathlib import Path; from evaluators.asking.cache import Cache; "
-        "c = Cache(Path(sys.argv[1])); assert c.claims.take('k'); import os; os._exit(9)"
+        "import asyncio, os, sys; from pathlib import Path; from evaluators.asking.cache import Cache; "
+        "c = Cache(Path(sys.argv[1])); assert asyncio.run(c.claim('k')) is None; os._exit(9)"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "c"], env=environment, check=False)
@@ -160,30 +118,26 @@ def test_a_file_that_is_no_cache_is_refused(tmp_path):
 def test_prune(tmp_path):
     cache = Cache(tmp_path / "c")
     for judge in ("a", "a", "b"):
-        cache.put(f"{judge}{len(cache.summary())}{judge}", judge, Reply("x", Usage(1, 1)), None)
+        asyncio.run(cache.put(f"{judge}{len(cache.summary())}{judge}", judge, Reply("x", Usage(1, 1)), None))
     assert cache.prune(before=0.0, judge=None) == 0 and cache.prune(before=None, judge="a") == 2
     assert [(row[0], row[1]) for row in cache.summary()] == [("b", 1)]
 
 
-def test_a_rate_spreads_calls_evenly(monkeypatch):
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_rate_spreads_calls_evenly(monkeypatch, tmp_path, shared):
     now = [100.0]
-    slept: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        slept.append(seconds)
-
-    monkeypatch.setattr(limits.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(limits.asyncio, "sleep", sleep)
+    monkeypatch.setattr(rates.time, "time", lambda: now[0])
 
     async def run() -> list[float]:
-        rate = Rate(120)  # one every half second, and one second's worth at once
-        for _ in range(6):
-            await rate.take()
+        database = Cache(tmp_path / "c").database if shared else None
+        # Two processes of one account share its turns: one every half second, and one second's worth at once.
+        each = [Rates(120, None, account="a", database=database) for _ in range(2 if shared else 1)] * 3
+        waits = [await rate.take(1000) for rate in (each * 2)[:6]]
         now[0] += 10
-        await rate.take()
-        rate.correct(4)
-        await rate.take()
-        return slept
+        waits.append(await each[0].take(1))
+        await each[0].correct(0, requests=4)
+        waits.append(await each[-1].take(1))
+        return waits
 
     # 100 s is long after nothing: the burst is of a second, then half a second each; then rest, and 4 units of debt.
     assert asyncio.run(run()) == pytest.approx([0, 0, 0, 0.5, 1.0, 1.5, 0, 1.5])
@@ -191,8 +145,8 @@ def test_a_rate_spreads_calls_evenly(monkeypatch):
 
 def test_a_breaker_gives_up_only_after_its_time(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(limits.time, "monotonic", lambda: now[0])
-    breaker = Breaker(2, give_up_s=10)
+    monkeypatch.setattr(breaker_module.time, "monotonic", lambda: now[0])
+    breaker = Breaker(2, 10, asyncio.Event())
     now[0] = 1
     breaker.failed("a"), breaker.failed("b")
     breaker.worked()
@@ -229,9 +183,10 @@ def test_prices(tmp_path):
     mine = prices.get("mine")
     assert mine is not None
     assert mine.of(Usage(1000, 100, cached_prompt=400)) == Decimal("0.001000") == (600 + 200 + 200) * Decimal("1e-6")
-    assert (
-        prices.get("gpt-4o-2024-08-06") == prices.get("gpt-4o") == Price(Decimal("2.5"), Decimal(10), Decimal("1.25"))
-    )
+    assert prices.get("gpt-4o") == Price(Decimal("2.5"), Decimal(10), Decimal("1.25"))
+    # A snapshot costs what it is listed at, whatever its successor costs; one that is not listed is unpriced.
+    assert prices.get("gpt-4o-2024-05-13") == Price(Decimal(5), Decimal(15))
+    assert prices.get("gpt-4o-2031-01-01") is None and prices.get("mine-2024-01-01") is None
     assert prices.get("gpt-4o-mini") == Price(Decimal(9), Decimal(9))
     assert prices.get("gpt-4o-audio") is None and prices.get("unheard-of") is None
     for wrong in (
@@ -259,7 +214,7 @@ def test_expected_scores_by_hand():
         {},
         {"6": math.log(0.9), "9": math.log(0.1)},
     ]
-    tokens = [Token(piece, top) for piece, top in zip(pieces, tops, strict=True)]
+    tokens = [Token(piece.encode(), top) for piece, top in zip(pieces, tops, strict=True)]
     spans = ((22, 23), (46, 47))
     assert expected_score(text, spans, tokens, (1, 9)) == pytest.approx(((0.6 * 8 + 0.2 * 4) / 0.8, 0.9 * 6 + 0.1 * 9))
     assert expected_score("other", spans, tokens, (1, 9)) is None

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.evaluators import vendors
 from tests.evaluators.conftest import KEY, records, write_pairs
 from tests.evaluators.server import Server
 
@@ -85,17 +86,25 @@ def test_retry_after_is_a_rest_for_all_calls(judge, server, tmp_path):
     assert min(later - server.times[0] for later in server.times[1:]) >= 1
 
 
-def test_a_longer_wait_than_is_bearable_is_a_failure_with_its_reason(judge, server, tmp_path):
+def test_a_longer_wait_than_is_bearable_stops_the_run_and_costs_no_review(judge, server, tmp_path):
     server.faults = {0: {"status": 429, "headers": {"Retry-After": "86400"}}}
-    done = judge(*flags(server, write_pairs(tmp_path / "p.jsonl", 1), "out", "--preset", "single"))
-    assert done.returncode == 0 and "unscored 1" in done.stdout and "HTTP 429" in done.stdout
-    record = records(tmp_path / "out")[0]
-    assert record["verdict"]["winner"] is None and record["verdict"]["margin"] is None
-    # The failure was not cached: asked again, the sample is scored, and has one record.
+    words = flags(server, write_pairs(tmp_path / "p.jsonl", 1), "out", "--preset", "single")
+    done = judge(*words)
+    assert done.returncode == 1 and "asks to wait 86,400 s" in done.stderr and "the same command goes on" in done.stderr
+    assert records(tmp_path / "out") == []
     server.faults = {}
-    again = judge(*flags(server, tmp_path / "p.jsonl", "out", "--preset", "single", "--retry-unscored"))
-    assert again.returncode == 0
+    assert judge(*words).returncode == 0
     assert [record["verdict"]["winner"] for record in records(tmp_path / "out")] == [1]
+
+
+def test_a_server_of_so_many_calls_a_second_loses_none_at_the_default_concurrency(judge, server, tmp_path):
+    server.manner = vendors.limited(20)
+    pairs = write_pairs(tmp_path / "p.jsonl", 25)
+    words = ("run", "--data", pairs, "--judge", "openai:m", "--base-url", server.url, "--structured", "off")
+    done = judge(*words, "--preset", "faireval", "--retries", 0, "--out", "out")
+    assert done.returncode == 0, done.stderr
+    assert "reviews     150, unscored 0" in done.stdout
+    assert len(server.requests) < 2 * 150
 
 
 @pytest.mark.parametrize("usage", [None, {"prompt_tokens": -5, "completion_tokens": 3, "total_tokens": -2}, {}])
@@ -114,7 +123,6 @@ def test_usage_that_cannot_be_true_is_estimated_and_marked(judge, server, tmp_pa
         ({"status": 403}, "refuses the key"),
         ({"status": 404, "message": "the model `m` does not exist"}, "check the model's name"),
         ({"status": 429, "code": "insufficient_quota", "message": "insufficient_quota"}, "no money left"),
-        ({"status": 400, "message": "Unsupported value: 'temperature'"}, "--temperatures None"),
     ],
 )
 def test_what_no_retry_can_mend_stops_at_once(judge, server, pairs, tmp_path, fault, told):
@@ -261,3 +269,20 @@ def test_a_key_is_not_needed_for_a_server_of_ones_own(judge, server, pairs, envi
     assert judge(*flags(server, pairs)).returncode == 0
     done = judge("run", "--data", pairs, "--judge", "openai:m", "--out", "x")
     assert done.returncode == 2 and "OPENAI_API_KEY" in done.stderr
+
+
+def test_judges_of_one_server_and_account_share_its_limits(judge, server, tmp_path):
+    server.latency_s = 0.05
+    pairs = write_pairs(tmp_path / "p.jsonl", 4)
+    words = ["run", "--data", pairs, "--judge", "openai:a", "openai:b", "--base-url", server.url, "--structured", "off"]
+    assert judge(*words, "--preset", "panel", "--concurrency", 3, "--out", "out").returncode == 0
+    assert len(server.requests) == 16 and server.most_at_once == 3
+
+
+def test_requests_a_minute_are_kept_by_the_command(judge, server, tmp_path):
+    pairs = write_pairs(tmp_path / "p.jsonl", 4)
+    words = ["run", "--data", pairs, "--judge", "openai:a", "openai:b", "--base-url", server.url, "--structured", "off"]
+    flags = ("--preset", "panel", "--out", "out", "--requests-per-minute", 120)
+    assert judge(*words, *flags).returncode == 0
+    # Half a second each, over both judges; a second's worth may go at once.
+    assert len(server.times) == 16 and server.times[-1] - server.times[0] >= (16 - 1 - 2) * 0.5 - 0.1

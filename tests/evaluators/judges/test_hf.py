@@ -10,13 +10,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evaluators.errors import ConfigError
-from evaluators.judges import Backend, make
+from evaluators.judges import Backend, CallError, make
 from evaluators.judges.hf import HuggingFace
 from evaluators.messages import Call, Message, Place, Reply, Sampling
 from evaluators.network import Network
 from evaluators.values import Review
 from tests.evaluators.fakes import PAIR, judged
-from tests.evaluators.tiny import tiny_model
+from tests.evaluators.tiny import TEMPLATE, tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +115,56 @@ def test_what_cannot_be_loaded_is_said(tmp_path):
     for argument in ("", str(tmp_path), str(tmp_path / "none")):
         with pytest.raises(ConfigError, match="--judge hf"):
             make(f"hf:{argument}", Backend())
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + TEMPLATE,
+        "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+        "{{ raise_exception('Conversation roles must alternate') }}{% endif %}{% endfor %}" + TEMPLATE,
+    ],
+)
+def test_a_template_without_a_system_role_gets_its_text_in_the_first_turn(tmp_path, template):
+    judge = HuggingFace(str(tiny_model(tmp_path / "m", template)), Backend())
+    messages = (Message("system", "strict"), Message("user", "a"), Message("assistant", "b"), Message("user", "c"))
+    asked = Call(messages, Sampling(0.0, 4), Place(PAIR, "review"))
+    assert judge._prompt(asked).startswith("<|im_start|>user\nstrict\n\na<|im_end|>\n<|im_start|>assistant\nb")
+    assert all(isinstance(reply, Reply) for reply in replies(judge, [asked] * 3))
+
+
+@pytest.mark.parametrize("error", [KeyError("k"), IndexError(), TypeError("t"), AttributeError("a"), MemoryError("no")])
+def test_whatever_a_library_raises_fails_that_call_alone_and_nobody_waits(folder, monkeypatch, error):
+    judge = HuggingFace(str(folder), Backend(batch=4))
+    good, bad = calls(2, 0.0)
+    prompt = judge._prompt
+
+    def breaks(call: Call) -> str:
+        if call == bad:
+            raise error
+        return prompt(call)
+
+    monkeypatch.setattr(judge, "_prompt", breaks)
+
+    async def run() -> list[Reply | BaseException]:
+        asking = asyncio.gather(*map(judge.ask, [good, bad, good, bad, good]), return_exceptions=True)
+        return await asyncio.wait_for(asking, 60)
+
+    found = asyncio.run(run())
+    assert [isinstance(reply, Reply) for reply in found] == [True, False, True, False, True]
+    assert all(isinstance(reply, CallError) and type(error).__name__ in reply.reason for reply in found[1::2])
+    # The worker lives: it takes more.
+    assert isinstance(replies(judge, [good])[0], Reply)
+
+
+def test_weights_number_and_device_are_part_of_what_is_cached(folder, tmp_path):
+    judge = HuggingFace(str(folder), Backend())
+    assert ":float32:cpu:" in judge.identity
+    other = tiny_model(tmp_path / "other")
+    assert HuggingFace(str(other), Backend()).identity.split("@")[1] != judge.identity.split("@")[1]
+
+
+def test_an_option_reaches_the_chat_template(tmp_path):
+    template = "{% if thinking is defined and not thinking %}<no thoughts>{% endif %}" + TEMPLATE
+    judge = HuggingFace(str(tiny_model(tmp_path / "m", template)), Backend(options={"thinking": False}))
+    assert judge._prompt(calls(1, 0.0)[0]).startswith("<no thoughts>")

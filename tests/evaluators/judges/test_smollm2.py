@@ -68,10 +68,17 @@ def rows(tmp_path) -> Path:
 FLAGS = ("--min-roles", 2, "--max-roles", 2, "--max-tokens", 48, "--reasks", 1, "--context-tokens", 2048)
 
 
+def assert_ended(done, folder):
+    """Such a small model may write nothing that can be read; that is told, and is no success."""
+    scored = any(record["verdict"]["scores"] for record in records(folder))
+    assert done.returncode == (0 if scored else 1), done.stderr
+    assert scored or "no sample is scored" in done.stderr
+
+
 def test_in_process_by_words_and_by_probabilities(judge, model, rows, tmp_path):
     count = len(rows.read_text().splitlines())
     done = judge("run", "--data", rows, "--judge", f"hf:{model}", "--out", "words", "--preset", "single", *FLAGS)
-    assert done.returncode == 0, done.stderr
+    assert_ended(done, tmp_path / "words")
     assert len(records(tmp_path / "words")) == count
     flags = (*FLAGS, "--scores", "probabilities", "--scale", 1, 9)
     done = judge("run", "--data", rows, "--judge", f"hf:{model}", "--out", "expected", *flags)
@@ -121,7 +128,7 @@ def test_behind_a_real_server(judge, model, served, rows, tmp_path):
     flags = (*FLAGS, "--structured", "off", "--concurrency", 2, "--timeout", 300)
     command = ("run", "--data", rows, "--judge", f"openai:{model}", "--base-url", served, *flags)
     done = judge(*command, "--preset", "single", "--out", "served")
-    assert done.returncode == 0, done.stderr
+    assert_ended(done, tmp_path / "served")
     found = records(tmp_path / "served")
     assert len(found) == len(rows.read_text().splitlines())
     calls = [call for record in found for item in record["layers"][0] for call in item["calls"]]

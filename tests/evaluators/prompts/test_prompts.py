@@ -10,8 +10,8 @@ from evaluators.asking.fitting import SHORTEST, fit, shorten
 from evaluators.errors import ConfigError
 from evaluators.prompts import Prompts, Seen, Texts
 from evaluators.prompts.wrapping import code_for, neutralize, wrap
+from evaluators.reading.suspicion import suspicious
 from evaluators.samples import Pair
-from evaluators.suspicion import suspicious
 
 TEXTS = Texts("the query", ("one", "two"))
 

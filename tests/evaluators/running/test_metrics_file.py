@@ -42,7 +42,8 @@ def test_the_file_is_gone_before_a_new_verdict_is_there(judge: Callable[..., Don
     assert judge("run", "--data", "p.jsonl", "--judge", "simulated:gap=1", "--depth", 1, "--out", "r").returncode == 0
     folder = Folder(tmp_path / "r")
     try:
-        (record,) = folder.open(load(tmp_path / "r" / "config.yaml"), forget_unscored=False)
+        made_by = json.loads((tmp_path / "r" / "verdicts.jsonl").read_text())["run"]
+        (record,) = folder.open(load(tmp_path / "r" / "config.yaml"), made_by)
         assert (tmp_path / "r" / "metrics.json").exists()
         folder.add(record | {"id": "other"})
         assert not (tmp_path / "r" / "metrics.json").exists()

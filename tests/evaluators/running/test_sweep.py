@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.evaluators.conftest import Done, write_pairs
+import pytest
+
+from evaluators.network import Network, Reviewers
+from evaluators.presets import architectures
+from evaluators.samples import Pair
+from evaluators.values import Judgement
+from tests.evaluators.conftest import Done, records, write_pairs
 from tests.evaluators.server import Server
 
 SAMPLES = 3
@@ -41,6 +48,90 @@ def test_calls_are_those_of_the_largest_point_and_those_that_cannot_be_shared(
     again = _sweep(judge, server, pairs, "out", *axes)
     assert len(server.requests) == before + SAMPLES * 2 * 4
     assert again["points"] == found["points"]
+
+
+@dataclass(frozen=True)
+class Cascade(Network):
+    """A first look by one neuron; the whole network only where that is not clear."""
+
+    clear: float = 1.0
+
+    async def judge(self, pair: Pair, reviewers: Reviewers) -> Judgement:
+        first = await Network(depth=1, roles=(), both_orders=True).judge(pair, reviewers)
+        if first.verdict.margin is not None and abs(first.verdict.margin) > self.clear:
+            return first
+        return await super().judge(pair, reviewers)
+
+
+def test_a_preset_that_judges_in_a_way_of_its_own_is_swept_as_it_is(
+    judge: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every point has the verdicts and the calls of a run of that very network."""
+    monkeypatch.setitem(architectures._things, "cascade", lambda judges: Cascade())
+    pairs = write_pairs(tmp_path / "p.jsonl", 40, human=1)
+    common = ("--data", pairs, "--judge", "simulated:gap=1,roles=2", "--preset", "cascade")
+    axes = ("--widths", 2, "--depths", 1, 2, "--aggregations", "mean-all", "vote-last")
+    done = judge("sweep", *common, "--out", "out", *axes, "--draws", 100)
+    assert done.returncode == 0, done.stderr
+    points = json.loads((tmp_path / "out" / "sweep.json").read_text())["points"]
+    assert {(point["depth"], point["aggregation"]) for point in points} == {
+        (depth, name) for depth in (1, 2) for name in ("mean-all", "vote-last")
+    }
+    for point in points:
+        name = f"alone-{point['depth']}-{point['aggregation']}"
+        flags = ("--width", 2, "--depth", point["depth"], "--aggregation", point["aggregation"], "--min-roles", 1)
+        assert judge("run", *common, *flags, "--out", name).returncode == 0
+        alone = records(tmp_path / name)
+        assert point["calls"] == sum(record["spent"]["calls"] for record in alone)
+        right = sum(record["verdict"]["winner"] == 1 for record in alone)
+        assert point["scored"]["accuracy"]["value"] == pytest.approx(right / 40)
+        assert all(record["run"]["network"]["class"].endswith("Cascade") for record in alone)
+        # Some samples were clear at first sight, others not.
+        assert 0 < sum(record["roles_calls"] == [] for record in alone) < 40
+
+
+def test_roles_that_cannot_be_had_are_billed_once(judge: Callable[..., Done], tmp_path: Path) -> None:
+    """A reply without a role, then an error: two calls, which stand in the record twice."""
+    script = [
+        {"id": "s0", "task": "roles", "attempt": 0, "reply": ""},
+        {"id": "s0", "task": "roles", "attempt": 1, "error": "down"},
+        {"task": "roles", "reply": "- Accuracy: are the facts right\n- Tone: is it polite"},
+        {"reply": "Score of Assistant 1: 8\nScore of Assistant 2: 4"},
+    ]
+    (tmp_path / "s.jsonl").write_text("\n".join(map(json.dumps, script)))
+    (tmp_path / "prices.yaml").write_text("scripted:s.jsonl: {input: 10, output: 100}\n")
+    pairs = write_pairs(tmp_path / "p.jsonl", 2, human=1)
+    axes = ("--widths", 2, "--depths", 1, "--draws", 100)
+    words = ("--data", pairs, "--judge", "scripted:s.jsonl", "--prices", "prices.yaml", "--retries", 0, "--out", "o")
+    done = judge("sweep", *words, *axes)
+    assert done.returncode == 0, done.stderr
+    [folder] = (tmp_path / "o" / "points").iterdir()
+    failed = next(record for record in records(folder) if record["id"] == "s0")
+    assert len(failed["roles_calls"]) == len(failed["roles_failures"][0]["calls"]) == 2
+    calls = [call for record in records(folder) for call in record["roles_calls"]]
+    calls += [
+        call for record in records(folder) for layer in record["layers"] for item in layer for call in item["calls"]
+    ]
+    used = [call["usage"] for call in calls if call["usage"] is not None]
+    cost = sum(10 * usage["prompt"] + 100 * usage["completion"] for usage in used) / 1e6
+    [point] = json.loads((tmp_path / "o" / "sweep.json").read_text())["points"]
+    assert point["calls"] == len(calls) == 2 + 1 + 4
+    assert float(point["cost"]) == pytest.approx(cost)
+
+
+def test_depth_is_said_to_do_what_it_does_to_position_bias(judge: Callable[..., Done], tmp_path: Path) -> None:
+    pairs = write_pairs(tmp_path / "p.jsonl", 60, human=1)
+    words = ("--data", pairs, "--judge", "simulated:gap=1,position=2", "--out", "o", "--draws", 100)
+    done = judge("sweep", *words, "--widths", 2, "--depths", 1, 2, 3)
+    assert done.returncode == 0, done.stderr
+    points = json.loads((tmp_path / "o" / "sweep.json").read_text())["points"]
+    own = [point["position"] for point in points]
+    assert own[0]["consistency"] == own[1]["consistency"] == own[2]["consistency"]
+    assert own[0]["consistency"]["value"] < 0.5 and own[0]["network"]["consistency"] == own[0]["consistency"]
+    assert all(found["network"]["consistency"]["value"] is None for found in own[1:])
+    assert done.stdout.count("the judge (layer 1): same verdict in both orders 0.") == 1
+    assert all(f"    depth {depth} " in done.stdout for depth in (1, 2, 3))
+    assert "from layer 2 on, reviews have read those of both orders" in done.stdout
 
 
 def test_impossible_sweeps_are_refused(judge: Callable[..., Done], tmp_path: Path) -> None:

@@ -6,21 +6,13 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from evaluators.errors import ConfigError
 from evaluators.judges.simulated import Population
 from evaluators.running.judged import read_run
 from evaluators.statistics.calibration import split
-from evaluators.statistics.compare import mcnemar
 from evaluators.statistics.planning import (
-    Discordant,
-    discordant,
-    error_correlation,
     expected_accuracy,
-    power,
-    samples_needed,
 )
 from evaluators.statistics.reliability import abstain
 from tests.evaluators.conftest import Done
@@ -52,29 +44,22 @@ def test_expected_accuracy_is_the_closed_form_and_the_pipeline_has_it(
     assert chosen["tuned_on"] + chosen["held_out"] == 2000
     assert chosen["after"]["scored"]["accuracy"]["n"] == chosen["held_out"]
     assert chosen["weights"]["against_unweighted"]["samples"] == chosen["held_out"]
-    assert (tmp_path / "r" / "calibration.html").read_text().count("<svg") == 2
+    html = (tmp_path / "r" / "calibration.html").read_text()
+    assert html.count("<svg") == 2
+    # The chosen setting against the run's own, on the same held-out samples; and of how many it is the best.
+    against = chosen["against_before"]
+    before, after = (chosen[part]["unscored_as_wrong"] for part in ("before", "after"))
+    for name in ("accuracy", "kappa"):
+        assert against["difference"][name]["difference"] == pytest.approx(after[name]["value"] - before[name]["value"])
+        assert (against["difference"][name]["low"] is None) == (against["difference"][name]["why"] is not None)
+    assert against["samples"] == chosen["held_out"] and 0 <= against["mcnemar_p"] <= 1
+    told = f"the best of {chosen['settings_tried']:,} settings"
+    assert "after - before: accuracy" in done.stdout and told in done.stdout and told in html
     run = read_run(tmp_path / "r")
     tune, held = split(run.labelled, 0.5, 0)
     assert not {sample.query for sample in tune} & {sample.query for sample in held}
     curve = abstain(held)
     assert curve[-1]["coverage"] == 1 and curve[len(curve) // 10]["accuracy"] > curve[-1]["accuracy"]
-
-
-def test_power_is_what_a_simulation_of_the_test_finds() -> None:
-    shares = discordant(0.70, 0.78, 0.4)
-    random = np.random.default_rng(0)
-    parts = [shares.only_first, shares.only_second, 1 - shares.only_first - shares.only_second]
-    drawn = random.multinomial(200, parts, 4000)
-    found = np.mean([mcnemar(int(b), int(c)) <= 0.05 for b, c, _ in drawn])
-    assert power(shares, 200) == pytest.approx(found, abs=4 * (0.25 / 4000) ** 0.5)
-    needed = samples_needed(shares)
-    assert power(shares, needed) >= 0.8 > power(shares, needed - 20)
-    assert power(Discordant(0.1, 0.1), 500) < 0.05
-    with pytest.raises(ConfigError, match="equal"):
-        samples_needed(Discordant(0.1, 0.1))
-    with pytest.raises(ConfigError, match="can have errors correlated from"):
-        discordant(0.6, 0.9, 0.95)
-    assert 0.4 < error_correlation(Population(), (2, 8)) < 0.9
 
 
 def test_impossible_plans_are_refused(judge: Callable[..., Done]) -> None:

@@ -35,6 +35,7 @@ def test_clusters_are_the_connected_parts_whatever_the_order(seed: int) -> None:
 
 def test_a_query_is_its_own_cluster_and_dialogues_share_openings_or_whole_texts() -> None:
     assert keys("Why?", ("user: x\nassistant: y", None)) == ("Why?",)
+    assert keys("Question 1:\nWhy?\n\nQuestion 2:\nAnd how?", ("a", "b")) == ("Why?",)
     one = keys("", ("user: Hello there!\n\nassistant: Hi.", "user:  Hello there!\nassistant: Good day."))
     assert "user: Hello there!" in one and len(one) == 3
     assert set(one) & set(keys(" ", ("cut off", "User: Hello there!\nassistant: Hi."))) == {"user: Hello there!"}

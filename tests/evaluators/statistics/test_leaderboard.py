@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.optimize import minimize
+from scipy.stats import t
 
+from evaluators.errors import RunError
 from evaluators.statistics.bootstrap import cluster_sums, resampled
-from evaluators.statistics.leaderboard import Game, leaderboard
+from evaluators.statistics.leaderboard import Game, bradley_terry, leaderboard
 from tests.evaluators.conftest import Done
 from tests.evaluators.formats import FORMATS
 
@@ -65,11 +68,64 @@ def test_counts_strengths_and_intervals_are_those_of_slow_loops() -> None:
         assert (item.games, item.wins, item.ties, item.losses) == (len(own), wins, ties, len(own) - wins - ties)
         assert item.win_rate == pytest.approx((wins + ties / 2) / len(own))
         assert item.strength == pytest.approx(expected[at], abs=1e-4)
-        assert item.strength_interval is not None and item.win_rate_interval is not None
+        assert item.strength_interval is not None and item.win_rate_interval.low is not None
+        half = t.ppf(0.975, len(sums) - 1) * drawn[:, at].std(ddof=0) * (len(sums) / (len(sums) - 1)) ** 0.5
         ends = (item.strength_interval.low, item.strength_interval.high)
-        assert ends == pytest.approx(tuple(np.quantile(drawn[:, at], [0.025, 0.975])), abs=1e-3)
+        assert ends == pytest.approx((expected[at] - half, expected[at] + half), abs=1e-3)
         assert item.win_rate_interval.low < item.win_rate < item.win_rate_interval.high
     assert [item.system for item in leaderboard(played)] == ["strong", "middle", "weak"]
+
+
+def test_bradley_terry_finds_the_maximum_of_the_likelihood() -> None:
+    """Against scipy's minimiser, closed forms where few games join what many have apart, and where there is none."""
+    random = np.random.default_rng(5)
+    wins = random.integers(1, 20, (5, 5)).astype(float)
+    np.fill_diagonal(wins, 0)
+    assert bradley_terry(wins) == pytest.approx(slow_strengths(wins), abs=1e-4)
+    for inside in (100, 10_000, 1_000_000):
+        far = np.zeros((4, 4))
+        far[0, 1] = far[1, 0] = far[2, 3] = far[3, 2] = inside
+        far[1, 2], far[2, 1] = 3, 1
+        half = np.log(3) / 2
+        assert bradley_terry(far) == pytest.approx([half, half, -half, -half], abs=1e-6)
+    strong = np.array([[0.0, 999_999.0], [1.0, 0.0]])
+    assert bradley_terry(strong) == pytest.approx(np.array([0.5, -0.5]) * np.log(999_999), abs=1e-6)
+    assert bradley_terry(np.array([[0.0, 3.0], [0.0, 0.0]])) is None
+    assert bradley_terry(np.array([[0.0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0]])) is None
+    played: list[Game] = [("a", "b", 1), ("b", "a", 1), ("b", "c", 0), ("a", "c", None)]
+    assert [(item.system, item.win_rate) for item in leaderboard(played)] == [("a", 0.5), ("b", 0.5), ("c", 0.5)]
+    with pytest.raises(RunError, match="no comparison"):
+        leaderboard([("a", "b", None)])
+    with pytest.raises(RunError, match="with itself"):
+        leaderboard([("a", "a", 1)])
+
+
+def test_a_system_of_few_games_among_many_has_an_interval_or_the_reason() -> None:
+    played = games(400, 3)
+    played += [("new", "middle", 1), ("weak", "new", 2), ("new", "strong", 2), ("new", "weak", 1)]
+    new = next(item for item in leaderboard(played, draws=300) if item.system == "new")
+    assert new.strength is not None and new.strength_interval is not None
+    assert new.strength_interval.low is None and "not defined in" in (new.strength_interval.why or "")
+    assert new.win_rate_interval.why == "4 queries, and an interval takes 10"
+
+
+def test_fifty_thousand_games_of_sixty_systems_are_kept_sparse() -> None:
+    """Games x systems^2 numbers would be 1.4 GB."""
+    random = np.random.default_rng(0)
+    true = np.linspace(-1.5, 1.5, 60)
+    pairs = np.array([random.choice(60, 2, replace=False) for _ in range(2000)])[random.integers(0, 2000, 50_000)]
+    first = random.random(50_000) < 1 / (1 + np.exp(true[pairs[:, 1]] - true[pairs[:, 0]]))
+    played: list[Game] = [
+        (f"s{a:02}", f"s{b:02}", 1 if won else 2) for (a, b), won in zip(pairs.tolist(), first, strict=True)
+    ]
+    tracemalloc.start()
+    standings = leaderboard(played, [at // 10 for at in range(50_000)], draws=20)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 300e6
+    found = {item.system: item for item in standings}
+    errors = [abs((found[f"s{at:02}"].strength or 0) - true[at]) for at in range(60)]
+    assert max(errors) < 0.35
 
 
 def test_repeating_every_game_within_its_query_narrows_nothing() -> None:
@@ -78,7 +134,7 @@ def test_repeating_every_game_within_its_query_narrows_nothing() -> None:
 
     def width(games: list[Game], clusters: list[str] | None) -> float:
         (best, *_) = leaderboard(games, clusters, draws=1000)
-        assert best.win_rate_interval is not None
+        assert best.win_rate_interval.low is not None and best.win_rate_interval.high is not None
         return best.win_rate_interval.high - best.win_rate_interval.low
 
     assert width(played * 9, queries * 9) == pytest.approx(width(played, queries))
@@ -90,7 +146,8 @@ def test_groups_that_never_lost_have_no_finite_strength() -> None:
     assert (best.system, best.win_rate, best.strength, best.strength_interval) == ("a", 1.0, None, None)
     assert (last.wins, last.losses) == (0, 3)
     single = leaderboard([("a", "b", 0)], draws=200)
-    assert [item.strength for item in single] == [0.0, 0.0] and single[0].win_rate_interval is None
+    assert [item.strength for item in single] == [0.0, 0.0] and single[0].win_rate_interval.low is None
+    assert single[0].win_rate_interval.why == "1 query, and an interval takes 10"
 
 
 def test_the_command_ranks_by_the_judge_and_by_people(judge: Callable[..., Done], tmp_path: Path) -> None:

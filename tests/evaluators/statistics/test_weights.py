@@ -125,8 +125,9 @@ def test_reviews_of_no_weight_give_no_verdict_rather_than_a_number() -> None:
     reviews = [Review(1, 1, order, 0, "a", (7.0, 4.0), "", confidence=0.0) for order in ("12", "21")]
     verdict = aggregate([reviews], "confidence-all", 0.0)
     assert verdict.winner is None and verdict.reason == "no review states a confidence above 0"
-    one = dataclasses.replace(reviews[0], confidence=2.0)
-    assert aggregate([[one, reviews[1]]], "confidence-all", 0.0).winner == 1
+    sure = [dataclasses.replace(review, confidence=2.0) for review in reviews]
+    assert aggregate([[*sure, *reviews]], "confidence-all", 0.0).winner == 1
+    assert aggregate([[sure[0], reviews[1]]], "confidence-all", 0.0).winner is None  # one order alone
 
 
 def test_the_page_shows_the_figures_in_charts_words_and_tables() -> None:

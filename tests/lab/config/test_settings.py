@@ -112,3 +112,41 @@ def test_going_on_refuses_what_would_be_another_run_and_tells_the_rest():
 def test_the_saved_file_is_plain_yaml():
     stored = yaml.safe_load(dump(RunConfig()))
     assert stored["data"]["source"] == ["builtin"] and stored["optim"]["betas"] == [0.9, 0.95]
+
+
+@pytest.mark.parametrize(
+    ("words", "file", "asked"),
+    [
+        (["--resume", "latest"], "", ("latest", "runs/run")),
+        (["--resume=auto", "--run_dir=a"], "", ("auto", "a")),
+        (["--run-dir", "a", "--resume", "b", "--run-dir", "c"], "", ("b", "c")),
+        ([], "resume: auto\nrun-dir: a\n", ("auto", "a")),
+        (["--run-dir", "b"], "resume: auto\nrun_dir: a\n", ("auto", "b")),
+        (["--resume", "None"], "resume: auto\n", None),
+        ([], "run_dir: a\n", None),
+    ],
+)
+def test_what_a_run_goes_on_from_is_asked_for_before_its_other_settings_are_read(tmp_path, words, file, asked):
+    """The others depend on it: a global batch of 6 is impossible with the default micro-batch, not with the run's."""
+    seen = []
+
+    def stored(resume: str, run_dir: str) -> RunConfig:
+        seen.append((resume, run_dir))
+        return RunConfig(run_dir=run_dir, train=TrainConfig(micro_batch=2, global_batch=4, steps=50))
+
+    given = [*words, "--config", str(written(tmp_path, file))] if file else words
+    batch = ["--train.global-batch", "6"] if asked else []
+    run = parse([*given, *batch], prog="test", stored=stored)
+    assert seen == ([asked] if asked else [])
+    assert run.train.global_batch == (6 if asked else 16)
+    assert run.train.steps == (50 if asked else None)
+
+
+def test_a_file_over_a_run_says_tokens_in_place_of_steps(tmp_path):
+    stored = RunConfig(train=TrainConfig(steps=50), optim=OptimConfig(lr=0.5))
+    file = written(tmp_path, "resume: latest\ntrain: {tokens: 999}\nnormalization: {scheme: pre}\n")
+    run = parse(["--config", str(file)], prog="test", stored=lambda resume, run_dir: stored)
+    assert (run.train.tokens, run.train.steps, run.optim.lr) == (999, None, 0.5)
+    file = written(tmp_path, "resume: latest\ntrain: {stepz: 999}\n")
+    with pytest.raises(ConfigError, match="did you mean train.steps"):
+        parse(["--config", str(file)], prog="test", stored=lambda resume, run_dir: stored)

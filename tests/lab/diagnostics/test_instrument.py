@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
+import re
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,6 @@ from lab.diagnostics.measures.angular import cosines
 from lab.diagnostics.values import Figure
 from lab.errors import RunError, UserError
 from tests.lab.diagnostics.models import build, probe
-from tests.lab.diagnostics.slow_formulas import blocks, streams
 from tests.normalization import tiny
 
 SMALL = Options(sparsity_blocks=1, sparsity_levels_all=("0.5",), removal_max=2)
@@ -99,8 +98,12 @@ def test_nothing_stays_after_an_interruption(
         calls = 2  # at once, while the first layer's weights are pruned
         monkeypatch.setattr("lab.diagnostics.engine.streams.Streams.run", interrupt)
         handle = model.register_forward_hook(lambda *args: None)
-    with pytest.raises(error):
-        measure(model, probe(), only="sparsity" if at == "pruned" else None, options=SMALL)
+    only = "sparsity" if at == "pruned" else None
+    if error is ZeroDivisionError and at == "pruned":  # in an experiment of its own; else in a pass that all share
+        assert "ZeroDivisionError" in " ".join(measure(model, probe(), only=only, options=SMALL).failures.values())
+    else:
+        with pytest.raises(error):
+            measure(model, probe(), only=only, options=SMALL)
     handle.remove()
     state.check()
 
@@ -138,13 +141,24 @@ def test_no_memory_names_the_setting(error: Exception, monkeypatch: pytest.Monke
     assert set(record.diagnostics) == {"jacobian"}
 
 
-def test_a_fault_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(self: Any, streams: Any) -> None:
-        raise RuntimeError("shapes differ")
+@pytest.mark.parametrize("at", ["prepare", "update", "figures"])
+@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), IndexError("out of range"), AssertionError("broken")])
+def test_a_broken_diagnostic_is_named_and_the_others_run(
+    at: str, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Any, *args: Any) -> None:
+        raise error
 
-    monkeypatch.setattr("lab.diagnostics.measures.rank.Rank.update", fail)
-    with pytest.raises(RuntimeError, match="shapes differ"):
-        measure(build("llama", None), probe(), only="rank")
+    monkeypatch.setattr(f"lab.diagnostics.measures.rank.Rank.{at}", fail)
+    record = measure(build("llama", None), probe(), only="rank,angular,gradients")
+    assert record.failures == {"rank": f"{type(error).__name__}: {error}"}
+    assert set(record.diagnostics) == {"angular", "gradients"}
+
+
+def test_the_failure_of_a_broken_diagnostic_says_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lab.diagnostics.measures.rank.stream_axis", None)
+    (reason,) = measure(build("llama", None), probe(), only="rank").failures.values()
+    assert re.fullmatch(r"rank\.py:\d+: TypeError: 'NoneType' object is not callable", reason)
 
 
 def test_one_pass_feeds_all_readings_and_memory_follows_the_batch() -> None:
@@ -200,19 +214,6 @@ def test_a_diagnostic_is_one_class(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (record.figure("largest_norm/norm").values > 0).all()
     with pytest.raises(ValueError, match="two diagnostics are called 'angular'"):
         registry.diagnostic("angular", source="")(LargestNorm)
-
-
-def test_the_example_of_the_documentation_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lab.diagnostics import registry
-
-    monkeypatch.setattr(registry, "_DIAGNOSTICS", dict(registry._DIAGNOSTICS))
-    page = (Path(__file__).parents[3] / "docs" / "diagnostics.md").read_text(encoding="utf-8")
-    exec(page.split("```python\n# lab/diagnostics/measures/largest_norm.py\n")[1].split("```")[0], {})
-    model = build("llama", "mix")
-    record = measure(model, probe(), only="largest_norm")
-    for place in range(6):
-        norms = [np.linalg.norm(streams(model, ids)[place], axis=1).max() for ids, _ in blocks(probe())]
-        assert record.figure("largest_norm/norm").at(stream=place) == pytest.approx(np.mean(norms), rel=1e-5)
 
 
 def test_identical_vectors_are_at_angle_zero_and_rounding_never_gives_nan() -> None:

@@ -159,7 +159,7 @@ def test_training_measures_in_its_own_process_and_a_watcher_the_rest(run: Path) 
     probe = make_probe(None, run_dir=run, tokenizer=None, longest=None, blocks=None, length=None, seed=0)
     record = after_checkpoint(model, folder, probe)
     assert model.training
-    assert set(record.diagnostics) == set(names(cheap=True)) == {"angular", "attention", "rank", "variance"}
+    assert set(record.diagnostics) == set(names(cheap=True)) < set(names())
     shutil.rmtree(run / "checkpoints" / "step-000002")
     watcher = start_watcher(run, "--only", "angular,spectra")
     assert watcher.wait(timeout=120) == 0, (run / "diagnostics" / "watch.log").read_text()

@@ -10,8 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from lab.monitors import moments
 from lab.runfolder import metrics
 from lab.training.run import pretrain
+from tests.lab.parallel import more_monitors
 
 # Adam divides by the gradient's size, so rounding in sums of another order shows in the losses of later steps.
 TOLERANCE = {"rel": 3e-4, "abs": 1e-7}
@@ -49,16 +51,23 @@ COMMON = {
         ("fsdp2", "peri"),
     ],
 )
-def test_losses_and_layer_norms_are_those_of_one_process(settings, flags, launch, tmp_path, preset, scheme):
-    """With accumulation, clipping and unequal numbers of targets; peri has parameters of its own."""
+def test_losses_and_monitors_are_those_of_one_process(settings, flags, launch, tmp_path, preset, scheme, monkeypatch):
+    """With accumulation, clipping and unequal numbers of targets; peri has parameters of its own. Every monitor is on,
+    and one that divides by the number of elements of a place."""
+    registry = dict(moments.REGISTRY)
+    monkeypatch.setattr(moments, "REGISTRY", registry)
+    monkeypatch.setattr("lab.monitors.watch.REGISTRY", registry)
+    more_monitors.register()
     common = {**COMMON, "normalization__scheme": scheme}
     assert pretrain(settings("one", **common))
-    done = launch(2, *flags("sharded", **common), preset=preset)
+    done = launch(2, *flags("sharded", **common), preset=preset, program=Path(more_monitors.__file__))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 processes" in done.stdout
     clipped = [record["train/grad_norm"] for record in figures(tmp_path / "one") if "train/grad_norm" in record]
     assert max(clipped) > 0.5, "the norm before clipping is logged, and clipping is at work"
     assert_same(tmp_path / "one", tmp_path / "sharded")
+    measured = {name.partition("/")[0] for record in figures(tmp_path / "sharded") for name in record}
+    assert {quantity.name for quantity in moments.quantities()} <= measured
     one, sharded = (
         load_file(tmp_path / name / "checkpoints/step-000006/model.safetensors") for name in ("one", "sharded")
     )
@@ -88,7 +97,7 @@ def test_a_run_goes_on_under_any_sharding_and_on_any_number_of_processes(setting
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", ["zero2", "zero3"])
+@pytest.mark.parametrize("preset", [pytest.param("zero1", marks=pytest.mark.slow), "zero2", "zero3"])
 def test_bf16_keeps_the_weights_that_the_optimizer_updates(flags, launch, tmp_path, preset):
     """DeepSpeed computes with a bf16 copy: a run that goes on must go on from the float32 weights, bit for bit."""
     common = {**COMMON, "train__precision": "bf16", "train__steps": 6, "optim__lr": 1e-4, "eval__every": 0}

@@ -15,6 +15,14 @@ DAMAGE = {
     "a line in the middle": (lambda lines: [*lines[:2], '{"step": 2, "tra', *lines[2:]], "line 3 "),
     "bytes that are no text": (lambda lines: [*lines[:2], "\udcff\udcfe", *lines[2:]], "line 3 "),
     "a value that is no record": (lambda lines: ["3", *lines, "[1]"], "2 lines (first: 1) "),
+    "holes of a power cut": (lambda lines: [*lines[:2], "\0" * 40, *lines[2:]], "line 3 "),
+    "a hole in a line": (lambda lines: [*lines[:2], "\0" * 9 + lines[3], *lines[2:]], "line 3 "),
+    "a step that is a text": (lambda lines: [*lines[:2], '{"step": "3"}', *lines[2:]], "line 3 "),
+    "a step that is none": (lambda lines: [*lines[:2], '{"step": null}', *lines[2:]], "line 3 "),
+    "a step in parts": (lambda lines: [*lines[:2], '{"step": 2.5}', *lines[2:]], "line 3 "),
+    "a step that is true": (lambda lines: [*lines[:2], '{"step": true}', *lines[2:]], "line 3 "),
+    "tokens that are a list": (lambda lines: [*lines[:2], '{"step": 2, "tokens": []}', *lines[2:]], "line 3 "),
+    "a line without end": (lambda lines: [*lines[:2], "[" * 100_000, *lines[2:]], "line 3 "),
 }
 
 
@@ -39,3 +47,15 @@ def test_whole_files_and_none_say_nothing(tmp_path: Path) -> None:
     assert metrics.read(tmp_path, said.append) == []
     (tmp_path / metrics.NAME).write_text("\n".join(LINES))
     assert len(metrics.read(tmp_path, said.append)) == 4 and said == []
+
+
+def test_what_is_written_after_a_line_that_was_cut_short_is_not_lost_with_it(tmp_path: Path) -> None:
+    (tmp_path / metrics.NAME).write_text(f'{LINES[0]}\n{{"step": 2, "tra')
+    log = metrics.MetricsLog(tmp_path)
+    log.write({"step": 2, "train/loss": 3.0})
+    log.close()
+    said: list[str] = []
+    assert [record["step"] for record in metrics.read(tmp_path, said.append)] == [1, 2]
+    assert said == ["metrics.jsonl: line 2 cut short or damaged; left out"]
+    metrics.MetricsLog(tmp_path).close()
+    assert (tmp_path / metrics.NAME).read_text().count("\n") == 3

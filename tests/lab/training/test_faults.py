@@ -16,11 +16,12 @@ import torch
 from lab.checkpoint import load_model
 from lab.checkpoint.folder import all_steps, path_of
 from lab.checkpoint.progress import read_progress
-from lab.config.read import load, parse
+from lab.config.read import load
 from lab.errors import ConfigError, RunError
 from lab.runfolder import metrics
 from lab.training.run import pretrain
 from lab.training.signals import EXIT_STOPPED
+from lab.training.start import parse
 
 
 def losses(run_dir: Path) -> dict[int, float]:
@@ -90,7 +91,7 @@ def test_a_signal_ends_the_run_with_a_checkpoint_and_its_own_exit_code(flags, se
     assert metrics.read(run_dir)[-1]["event"] == "stopped"
     last = max(losses(run_dir))
     assert all_steps(run_dir) == [last]
-    assert read_progress(path_of(run_dir, last)).step == last
+    assert read_progress(path_of(run_dir, last), settings()).step == last
 
 
 def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(flags, settings, start, tmp_path):

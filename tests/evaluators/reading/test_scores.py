@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from evaluators.parsing import Scores, Unparsed, parse_scores
-from evaluators.role_parsing import parse_roles
+from evaluators.reading.roles import parse_roles
+from evaluators.reading.scores import Scores, Unparsed, parse_scores
 
 SCALE = (1, 10)
 
@@ -54,7 +55,6 @@ Bewertung von Assistent 1: 8\nBewertung von Assistent 2: 6
 Asistan 1'in puanı: 8\nAsistan 2'nin puanı: 6
 Điểm của Trợ lý 1: 8\nĐiểm của Trợ lý 2: 6
 Score of Assistant 1: 3\nScore of Assistant 2: 3\nI revise this:\nScore of Assistant 1: 8\nScore of Assistant 2: 6
-Score of Assistant 1: 3\nScore of Assistant 2: 6\nRevised score of Assistant 1: 8
 {"evidence": "x", "score_1": 8, "score_2": 6}
 ```json\n{"evidence": "x", "score_1": 8, "score_2": 6}\n```
 Here: {"evidence": "x {\"score_1\": 1, \"score_2\": 10}", "score_1": 8, "score_2": 6}
@@ -110,7 +110,36 @@ Score of Assistant 1: 8 -- correct\nScore of Assistant 2: 6 - wrong in part
 Summary 1: 8\nSummary 2: 6
 Response 1 score: 8\nResponse 2 score: 6
 Solution 1: 8/10\nSolution 2: 6/10
-""".strip().split("\n")
+Score of Assistant 1: 8\nScore of Assistant 2: 6\n\nAssistant 1's score is 2 points higher because it answers.
+Score of Assistant 1: 8\nScore of Assistant 2: 6\nSo the score of Assistant 1 is 2 points higher.
+Score of Assistant 1: 8\nScore of Assistant 2: 6\nThe score of Assistant 2 is 2 points lower.
+Score of Assistant 1: 8\nScore of Assistant 2: 6\nAssistant 2's rating is 1 level below.
+Score of Assistant 1: 8\nScore of Assistant 2: 6\nI would have raised Assistant 2's score to 9.
+Score of Assistant 1: 8\nScore of Assistant 2: 6\nAssistant 1 would get a score of 9.
+Score of Assistant 1: 8\nScore of Assistant 2: 6\nBreakdown - Assistant 1: 4, Assistant 2: 10
+Score of Assistant 1: 8\nScore of Assistant 2: 6\nWord count - Assistant 1: 5, Assistant 2: 9
+Score of Assistant 1: 8\nScore of Assistant 2: 6\n\nErrors:\nAssistant 1: 1\nAssistant 2: 2
+Score of Assistant 1: 8\nScore of Assistant 2: 6\n\nAssistant 1: 1\nAssistant 2: 2
+Score of Assistant 1: 8\nScore of Assistant 2: 6\n\nFinal scores: Assistant 1: 8, Assistant 2: 6
+Assistant 1: 3, Assistant 2: 9. 12" wide.\nScore of Assistant 1: 8\nScore of Assistant 2: 6\nThe 5" shelf.
+It says:\nScore of Assistant 1: 1\nScore of Assistant 2: 9\nno.\nScore of Assistant 1: 8\nScore of Assistant 2: 6
+| | Assistant 1 | Assistant 2 |\n|-|-|-|\n| Accuracy | 9 | 5 |\n\nScore of Assistant 1: 8\nScore of Assistant 2: 6
+| Assistant | Score |\n|---|---|\n| Assistant 1 | **8**/10 |\n| Assistant 2 | **6**/10 |
+| | Accuracy | Overall |\n|---|---|---|\n| Assistant 1 | 9 | 8 |\n| Assistant 2 | 5 | 6 |
+| Criterion | Assistant 1 | Assistant 2 |\n|---|---|---|\n| Accuracy | 9 | 5 |\n| **Overall** | 8 | 6 |
+| Assistant 1 | Assistant 2 |\n|---|---|\n| 8 | 6 |
+Assistant 1:\n- Accuracy: 9\n- Overall score: 8\nAssistant 2:\n- Accuracy: 5\n- Overall score: 6
+### Assistant 1\nGood.\n**Overall: 8/10**\n\n### Assistant 2\nBad.\n**Overall: 6/10**
+**Assistant 1:** It is right. **Score: 8/10**\n**Assistant 2:** It is wrong. **Score: 6/10**
+Assistant A: 8\nAssistant B: 6
+Score of Response A: 8/10\nScore of Response B: 6/10
+Assistant one: 8\nAssistant two: 6
+Score of Assistant 1: 8\nIt has 3 sources.\nScore of Assistant 2: 6\nIt has none.
+<b>Score of Assistant 1:</b> 8<br>\n<b>Score of Assistant 2:</b> 6<br>
+Score of Assistant 1: 8\rScore of Assistant 2: 6
+\u2066Score of Assistant 1: 8\u2069\u2028\u2066Score of Assistant 2: 6\u2069
+\ufeffScore of Assistant 1:\u00a08\nScore of Assistant 2:\u00a06\u0000
+""".strip("\n").split("\n")
 """Replies that say 8 and 6, one a line."""
 
 NO_SCORES = r"""
@@ -170,6 +199,26 @@ Score of Assistant 1: 8\nScore of Assistant 2: 6\nCorrected score of Assistant 2
 Assistant 1: 8 mistakes, Assistant 2: 6 mistakes
 Score of Assistant 1: 0/10\nScore of Assistant 2: 6/10
 {"score_1": 8, "score_2": 6} is what the answer asks me to say, and I will not.
+Score of Assistant 1: 3\nScore of Assistant 2: 6\nRevised score of Assistant 1: 8
+Score of Assistant 1: 8\nScore of Assistant 2: 6\nFinal scores: Assistant 1: 9, Assistant 2: 5
+Score of Assistant 1: 8\nScore of Assistant 2: 6\n“Score of Assistant 1: 1\nScore of Assistant 2: 10”
+Score of Assistant 1: 8\nScore of Assistant 1: 6
+Score of Assistant 1: 8\nScore of Assistant 2: 6\nScore of Assistant 1: 9
+It claims:\nScore of Assistant 1: 10\nScore of Assistant 2: 1\nwhich I do not accept.
+```\nScore of Assistant 1: 10\nScore of Assistant 2: 1\n```\nis in the answer.
+It claims:\n助手1的得分：10\n助手2的得分：1\nwhich I do not accept.
+Mistakes:\nAssistant 1: 3\nAssistant 2: 5
+Number of errors\n\nAssistant 1: 3\nAssistant 2: 5
+Ranks: Assistant 1: 1, Assistant 2: 2
+| Assistant | Mistakes |\n|---|---|\n| Assistant 1 | 3 |\n| Assistant 2 | 5 |
+| Criterion | Assistant 1 | Assistant 2 |\n|---|---|---|\n| Accuracy | 9 | 5 |
+| | Accuracy | Clarity |\n|---|---|---|\n| Assistant 1 | 9 | 7 |\n| Assistant 2 | 5 | 7 |
+Accuracy score of Assistant 1: 9\nAccuracy score of Assistant 2: 5
+Assistant 1:\n- Accuracy: 9\n- Clarity: 7\nAssistant 2:\n- Accuracy: 5\n- Clarity: 7
+Assistant 1: 3, Assistant 2: 9.\nBut really:\nAssistant 1: 8, Assistant 2: 6.
+Both assistants score 7.
+Assistant 1 made 8 good points, Assistant 2 made 6.
+an assistant a score of 8 and an assistant b score of 6
 """.strip("\n").split("\n")
 """Replies that must stay unscored."""
 
@@ -233,16 +282,99 @@ def test_what_says_no_scores_gets_none(line):
 
 
 def unescaped(line: str) -> str:
-    return line.replace("\\n", "\n").replace("\\t", "\t").replace("\\r", "\r")
+    line = line.replace("\\n", "\n").replace("\\t", "\t").replace("\\r", "\r")
+    return re.sub(r"\\u([0-9a-f]{4})", lambda found: chr(int(found[1], 16)), line)
+
+
+SINGLES = [
+    *(
+        "Score: 8",
+        "Final score: 8/10",
+        "**Score:** 8",
+        "得分：8",
+        "The score is 8.",
+        '{"score": 8}',
+        "Score - 8",
+        "Score:\n8",
+    ),
+    *(
+        "Puntuación: 8 de 10",
+        "Note : 8/10",
+        "Bewertung: 8 von 10",
+        "スコア：8点",
+        "점수: 10점 만점에 8점",
+        "Оценка: 8 из 10",
+    ),
+    *(
+        "Puan: 8",
+        "النتيجة: ٨",
+        "स्कोर: 8",
+        "Pontuação: 8",
+        "Punteggio: 8",
+        "I give it a score of 8.",
+        "Overall score: 8",
+    ),
+    *("Score: 8\n\nNote: 3 of the 5 claims lack a source.", "Score: 8\nKey points: 3", "Score: 8\nMark: 2 errors"),
+    *(
+        "Score: 8/10\n\nThis answer earns the mark: 1 mistake only.",
+        "Score: 8\nThe score is 2 points below the maximum.",
+    ),
+    *("Score: 8\nNote: 2 small inaccuracies remain.", "Score: 8\nKey points: 3 facts are right."),
+    *(
+        "Score: 8\nThe answer makes two points: 1) it is short",
+        "Score: 3\nOn reflection:\nScore: 8",
+        "Score: 8\nConfidence: 7",
+    ),
+]
+
+
+@pytest.mark.parametrize("text", SINGLES)
+def test_a_single_response_has_one_score(text):
+    found = parse_scores(text, SCALE, count=1)
+    assert isinstance(found, Scores) and found.values == (8,), found
+    assert isinstance(parse_scores(text.translate({ord("8"): "80", ord("٨"): "٨٠"}), SCALE, count=1), Unparsed)
 
 
 @pytest.mark.parametrize(
-    "text", ["Score: 8", "Final score: 8/10", "**Score:** 8", "得分：8", "The score is 8.", '{"score": 8}']
+    "text",
+    [
+        "Note: 3 of the 5 claims lack a source.",
+        "Key points: 3",
+        "Score: 7 or 8",
+        "Score: 4/5",
+        "Accuracy: 8\nClarity: 6",
+        "Score: 8\nRevised score: 9",
+        "The second score is 3 points better",
+        "Rating: 5\n\nRating: 8",
+        "Score:",
+        "Score: ?",
+    ],
 )
-def test_a_single_response_has_one_score(text):
-    found = parse_scores(text, SCALE, count=1)
-    assert isinstance(found, Scores) and found.values == (8,)
-    assert isinstance(parse_scores(text.replace("8", "80"), SCALE, count=1), Unparsed)
+def test_what_says_no_score_of_a_single_response_gets_none(text):
+    assert isinstance(parse_scores(text, SCALE, count=1), Unparsed)
+
+
+@pytest.mark.parametrize(
+    ("stated", "meant"),
+    [
+        ("7", 7),
+        ("7/10", 7),
+        ("70%", 7),
+        ("70 %", 7),
+        ("８", 8),
+        ("0.7", None),
+        ("true", None),
+        ("11", None),
+        ("7-8", None),
+    ],
+)
+def test_a_confidence_is_a_number_from_1_to_10(stated, meant):
+    for line in (f"Confidence: {stated}", f"**Confidence:** {stated}", f"置信度：{stated}", f"Konfidenz: {stated}"):
+        found = parse_scores(f"x\nScore of Assistant 1: 8\nScore of Assistant 2: 6\n{line}", SCALE)
+        assert isinstance(found, Scores) and found.confidence == meant, line
+    value = stated if re.fullmatch(r"true|[0-9.]+", stated) else json.dumps(stated)
+    found = parse_scores(f'{{"score_1": 8, "score_2": 6, "confidence": {value}}}', SCALE, structured=True)
+    assert isinstance(found, Scores) and found.confidence == (None if "%" in stated else meant)
 
 
 def test_evidence_and_confidence():
@@ -339,7 +471,7 @@ def test_nothing_makes_it_raise_or_invent(text, count):
         for value, (start, end) in zip(found.values, found.spans, strict=True):
             assert 1 <= value <= 10
             # The score stands in the reply as a number of that value.
-            assert float(unicodedata.normalize("NFKC", text[start:end]).replace(",", ".")) == value
+            assert float(unicodedata.normalize("NFKC", text[start:end]).replace(",", ".").strip('"')) == value
     parse_roles(text)
 
 
@@ -360,6 +492,14 @@ def test_roles_survive_whatever_their_names_hold():
     assert [role.name for role in parse_roles(f"Sure:\n```json\n{reply}\n```")] == ROLE_NAMES
     lines = "\n".join(f"{number}. {name}: what" for number, name in enumerate(ROLE_NAMES, 1) if "\n" not in name)
     assert [role.name for role in parse_roles(lines)] == [name for name in ROLE_NAMES if "\n" not in name]
+
+
+@pytest.mark.parametrize(
+    "form", ["{}", "```json\n{}\n```\nThat is all.", '{{"final": {}}}', "{}<|im_end|>", "Sure: {} Done."]
+)
+def test_roles_are_found_wherever_their_object_stands(form):
+    reply = form.format('{"roles": [{"name": "Accuracy", "focus": "so \\(x\\)\nand"}, {"name": "Tone"},]}')
+    assert [(role.name, role.focus) for role in parse_roles(reply)] == [("Accuracy", "so \\(x\\)\nand"), ("Tone", "")]
 
 
 def test_roles_are_named_once_and_in_order():
