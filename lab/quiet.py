@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
 import warnings
-from contextlib import suppress
 
 
 def print_any_name() -> None:
     """Let a terminal whose encoding lacks a character print its code in place of ending the program."""
     for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError):  # what a test puts in their place may have no encoding
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
