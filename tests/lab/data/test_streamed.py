@@ -437,7 +437,7 @@ def test_a_field_inside_of_others(tmp_path: Path) -> None:
     made = corpus(tmp_path, field="meta.text")
     assert made.summary()["heldout_documents"] > 0
     read = take(made.batches(rank=0, world_size=1, micro_batch=1), 5)
-    assert "text" in "".join(LETTERS[token] for batch in read for token in batch["input_ids"][0].tolist())
+    assert "text" in "".join(LETTERS[token] for batch in read for token in batch["input_ids"][0])
     with pytest.raises(
         DataError, match=r"no field 'meta.txt'.*'meta', 'meta.text', 'meta.n'; did you mean 'meta.text'"
     ):
