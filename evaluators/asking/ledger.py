@@ -34,13 +34,15 @@ class Spent:
 
     def add(self, other: Spent) -> None:
         """All sums."""
-        for item in fields(self):
-            setattr(self, item.name, getattr(self, item.name) + getattr(other, item.name))
+        for name in _SUMS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
 
     def plain(self) -> dict[str, Any]:
         """With the cost as a text; None where no try had a price."""
-        values = {item.name: getattr(self, item.name) for item in fields(self)}
-        return values | {"cost": None if self.unpriced and not self.cost else str(self.cost)}
+        return vars(self) | {"cost": None if self.unpriced and not self.cost else str(self.cost)}
+
+
+_SUMS = tuple(item.name for item in fields(Spent))
 
 
 @dataclass
@@ -159,7 +161,7 @@ class Ledger:
 
 
 def _line(judge: str, layer: int, spent: Spent) -> bytes:
-    sums = {item.name: value for item in fields(spent) if (value := getattr(spent, item.name))}
+    sums = {name: value for name, value in vars(spent).items() if value}
     if spent.cost:
         sums["cost"] = str(spent.cost)
     return json_line({"judge": judge, "layer": layer, **sums})

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from evaluators.reading.mentions import Mention, last_sentence, line_end, line_start, named_lines, singles
 from evaluators.reading.numbers import Scale, read_value
+from evaluators.reading.plain import blanked
 from evaluators.reading.words import NAMED, kinds, who
 
 _ROW = re.compile(r"^[ \t]{0,8}\|[^\n]{0,600}$", re.MULTILINE)
@@ -56,7 +57,7 @@ def tables(plain: str, text: str, scale: Scale) -> tuple[list[Mention], str]:
             continue
         mentions += _of_table(plain, _Names(pattern, plain, text), rows[0], rows[2:], scale)
         begin, end = line_start(plain, rows[0][0].start), rows[-1][-1].end
-        parts += plain[position:begin], re.sub(r"[^\n]", " ", plain[begin:end])
+        parts += plain[position:begin], blanked(plain[begin:end])
         position = end
     return mentions, "".join([*parts, plain[position:]])
 

@@ -96,6 +96,11 @@ def _blank(found: re.Match[str]) -> str:
     return " " * len(found[0])
 
 
+def blanked(text: str) -> str:
+    """Spaces in place of all but line ends."""
+    return re.sub(r"[^\n]+", _blank, text)
+
+
 def folded(word: str) -> str:
     """A word of a table in the same spelling; a star at its end stays."""
     return word.rstrip("*").translate(_FOLDS) + "*" * word.endswith("*")
@@ -142,6 +147,6 @@ def without_quotations(text: str, plain_text: str) -> str:
     for start, end in quotations(text):
         if start < position:
             continue
-        parts += plain_text[position:start], re.sub(r"[^\n]", " ", plain_text[start:end])
+        parts += plain_text[position:start], blanked(plain_text[start:end])
         position = end
     return "".join([*parts, plain_text[position:]])

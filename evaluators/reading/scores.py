@@ -16,8 +16,8 @@ from evaluators.reading import json_scores, layouts
 from evaluators.reading.confidence import stated_confidence
 from evaluators.reading.mentions import Mention, TooManyError, asked, told
 from evaluators.reading.numbers import Scale
+from evaluators.reading.plain import blanked, quotations, without_quotations
 from evaluators.reading.plain import plain as plain_of
-from evaluators.reading.plain import quotations, without_quotations
 
 LONGEST = 100_000
 """Of a longer reply only the end is read."""
@@ -70,7 +70,7 @@ def parse_scores(text: str, scale: Scale, *, count: int = 2, structured: bool = 
 
 def _blanked(text: str, span: tuple[int, int]) -> str:
     start, end = span
-    return text[:start] + re.sub(r"[^\n]", " ", text[start:end]) + text[end:]
+    return text[:start] + blanked(text[start:end]) + text[end:]
 
 
 def _moved(spans: Iterable[tuple[int, int]], by: int) -> tuple[tuple[int, int], ...]:
@@ -87,6 +87,8 @@ class _Read:
 
 def _from_lines(text: str, scale: Scale, count: int) -> tuple[_Read | Unparsed, bool]:
     """What lines say, and whether they have the format that was asked for."""
+    if not text.strip():
+        return Unparsed("it holds no score"), False
     plain = without_quotations(text, plain_of(text))
     first = _last_of_asked(plain, text, asked(plain, scale, count), count)
     chosen: Sequence[Mention] | Unparsed | None = first

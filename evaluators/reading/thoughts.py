@@ -31,6 +31,8 @@ _BARE_FINAL = "assistantfinal"
 _TOLD = (
     (re.compile(r"\s{0,20}here(?: i|')s my thought process:", re.I), re.compile(r"here(?: i|')s my response:", re.I)),
 )
+_MARKS = "<[◁"
+"""One of them begins each tag and each token."""
 _QUOTES = "\"'`“”‘’«»「」『』„"
 _END_TOKENS = re.compile(
     r"(?:\s{0,20}(?:<\|[^<>|\s]{1,40}\|>|</s>|<eos>|<end_of_turn>|<\uff5c[^<>\s]{1,40}\uff5c>|\[end final response\]))+"
@@ -71,7 +73,7 @@ def split(text: str) -> Split:
         if final < 0:
             return Split("", thoughts[0].strip(), True)
         position = final + len(_BARE_FINAL)
-    for tag in _TAG.finditer(text, position):
+    for tag in _TAG.finditer(text, position) if any(mark in text for mark in _MARKS) else ():
         if _is_quoted(text, tag) or (tag["end"] and not inside):
             continue
         if tag["open"]:
@@ -120,8 +122,9 @@ def _is_quoted(text: str, tag: re.Match[str]) -> bool:
 def _without_end(text: str) -> str:
     """Without the tokens that end a turn, which some servers leave in the text."""
     start = max(0, len(text) - _LONGEST_END)
-    found = _END_TOKENS.search(text, start)
-    return text if found is None else text[: found.start()]
+    if not any(mark in text[start:] for mark in _MARKS) or (found := _END_TOKENS.search(text, start)) is None:
+        return text
+    return text[: found.start()]
 
 
 def from_message(message: Mapping[str, Any]) -> tuple[str, str]:

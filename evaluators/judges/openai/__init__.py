@@ -6,12 +6,14 @@ import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from evaluators.errors import ConfigError, RunError
 from evaluators.judges import Abilities, Backend, CallError, NoSchemaError, estimated_tokens, judge
 from evaluators.judges.openai import refusals, reply
 from evaluators.judges.openai.address import VARIABLE, client, where
+from evaluators.judges.openai.clients import Clients
 from evaluators.judges.openai.keys import Mask, read_key
 from evaluators.judges.openai.request import Manners, build, check_options, is_about_schema, refused_option
 from evaluators.judges.openai.told import Told, from_response, one_line, shortened, what_it_is
@@ -68,7 +70,7 @@ class OpenAI:
         beside = {"headers": backend.options.get("extra_headers"), "params": backend.options.get("extra_query")}
         self._beside: Any = {name: texts for name, texts in beside.items() if texts}
         self._timeout_s = backend.timeout_s
-        self._client = client(url, key, backend.timeout_s)
+        self._clients = Clients(partial(client, url, key, backend.timeout_s))
         known = models().get(argument)
         self._context = backend.context
         self._known_context = None if known is None else known.context
@@ -120,11 +122,13 @@ class OpenAI:
         """Raises CallError where nothing comes back."""
         late = f"no reply within {self._timeout_s:g} s"
         try:
-            async with asyncio.timeout(self._timeout_s):  # the SDK's own is per read: a slow body would pass it
-                # `post` is what `chat.completions.create` calls; its checks of our types take as long as all else.
-                response = await self._client.post(
-                    "/chat/completions", body=request, cast_to=self._httpx.Response, options=self._beside
-                )
+            # The SDK's own timeout is per read: a slow body would pass it.
+            async with asyncio.timeout(self._timeout_s):
+                with self._clients.one() as client:
+                    # `post` is what `chat.completions.create` calls; its checks of our types take as long as all else.
+                    response = await client.post(
+                        "/chat/completions", body=request, cast_to=self._httpx.Response, options=self._beside
+                    )
         except (TimeoutError, self._openai.APITimeoutError) as error:
             raise CallError(late, kind="outage") from error
         except self._openai.APIStatusError as error:
@@ -194,7 +198,8 @@ class OpenAI:
             return Abilities(context=self._context)
         try:
             async with asyncio.timeout(min(10.0, self._timeout_s)):
-                response = await self._client.get("/models", cast_to=self._httpx.Response)
+                with self._clients.one() as client:
+                    response = await client.get("/models", cast_to=self._httpx.Response)
                 listed = json.loads(response.content)
         except self._openai.APIStatusError as error:
             # Many servers have no such list; one that is still loading its model may tell later.
@@ -215,4 +220,4 @@ class OpenAI:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.close()
+        await self._clients.close()

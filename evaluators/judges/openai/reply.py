@@ -30,9 +30,8 @@ def error_in(body: Any) -> Told | None:
     if not isinstance(body, Mapping):
         return None
     choice = _choice(body)
-    said, _ = _said(_get(choice, "message"))
     found = next((error for holder in (body, choice) if (error := _get(holder, "error"))), None)
-    if found and not said:
+    if found and not _said(_get(choice, "message"))[0]:
         return from_json({"error": found}, 200)
     if "choices" not in body and any(body.get(name) for name in ("detail", "message", "msg")):
         return from_json(body, 200)
