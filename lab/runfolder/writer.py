@@ -113,7 +113,7 @@ class Writer:
         while (seen := _read(self._path)) is not None and first is not None:
             holder = seen[0]
             if holder is not None and holder.is_gone():
-                self._put_away(holder)
+                self._put_away(seen)
                 return
             here = holder is not None and holder.machine == _machine()
             if holder is not None and (here or seen != first):
@@ -123,7 +123,7 @@ class Writer:
                     "another folder"
                 )
             if time.monotonic() - begun_s > SILENT_S:
-                self._put_away(holder)
+                self._put_away(seen)
                 return
             if not told and holder is not None:
                 self._say(
@@ -133,18 +133,22 @@ class Writer:
                 told = True
             time.sleep(min(BEAT_S, SILENT_S) / 10)
 
-    def _put_away(self, gone: Holder | None) -> None:
-        # Several may find the same writer gone: each takes the file away under a name of its own and looks at it.
-        mine = self._path.with_name(f"{NAME}.{self._me.token}")
+    def _put_away(self, gone: tuple[Holder | None, int]) -> None:
+        # Several may find the same writer gone: one at a time looks again, and removes the file if it is still that one.
+        turn = self._path.with_name(f"{NAME}.turn")
         try:
-            os.rename(self._path, mine)
-        except FileNotFoundError:
+            os.close(os.open(turn, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+        except FileExistsError:
+            with suppress(FileNotFoundError):
+                if time.time() - turn.stat().st_mtime > SILENT_S:
+                    turn.unlink()  # of one that was killed in its turn
+            time.sleep(0.01)
             return
-        taken = _read(mine)
-        if taken is not None and taken[0] not in (gone, None):
-            os.rename(mine, self._path)  # that of one who was faster
-        else:
-            mine.unlink()
+        try:
+            if _read(self._path) == gone:
+                self._path.unlink()
+        finally:
+            turn.unlink(missing_ok=True)
 
     def _beat(self) -> None:
         while not self._end.wait(BEAT_S):

@@ -110,7 +110,7 @@ def test_load_model_refuses_weights_that_do_not_fit_the_config(saved):
     config = json.loads((folder / "config.json").read_text())
     config["num_hidden_layers"] = 4
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(RunError, match=r"missing keys: model.layers.3"):
+    with pytest.raises(RunError, match=r"missing: model.layers.3"):
         load_model(folder)
 
 

@@ -223,7 +223,7 @@ def test_any_text(run: Path, tmp_path: Path, corpus_file: Path, capsys: pytest.C
         (["{tmp}/none.gguf"], 1, "no such file"),
         (["{run}/checkpoints/step-000002", "--latest"], 2, "is no run folder"),
         (["{tmp}/bert"], 1, "keeps its layers: it has no entry"),
-        (["{tmp}/t5"], 1, "it is no causal LM"),
+        (["{tmp}/t5"], 1, "diagnostics are for decoder-only causal LMs"),
         (["{tmp}/plain"], 1, "the model comes without a tokenizer"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
