@@ -134,7 +134,7 @@ class Writer:
             time.sleep(min(BEAT_S, SILENT_S) / 10)
 
     def _put_away(self, gone: tuple[Holder | None, int]) -> None:
-        # Several may find the same writer gone: one at a time looks again, and removes the file if it is still that one.
+        # Several may find the same writer gone: one at a time looks again, and removes the file if still that one.
         turn = self._path.with_name(f"{NAME}.turn")
         try:
             os.close(os.open(turn, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))

@@ -139,8 +139,8 @@ def test_of_many_that_find_the_same_writer_gone_one_takes_its_place(tmp_path: Pa
         thread.start()
     for thread in threads:
         thread.join()
-    for writer in writers:
-        writer.__exit__()
+    for held in writers:
+        held.__exit__()
     assert len(writers) == 1 and len(refused) == 7
 
 
