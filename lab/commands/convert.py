@@ -11,6 +11,8 @@ from typing import Annotated
 
 import tyro
 
+from lab import command_line
+
 
 @dataclass(frozen=True)
 class Convert:
@@ -28,7 +30,7 @@ class Convert:
 
 def main(argv: Sequence[str], *, prog: str) -> int:
     """Exit code 0, or 1 where nothing was written."""
-    wanted = tyro.cli(Convert, args=list(argv), prog=prog)
+    wanted = command_line.read(Convert, argv, prog=prog)
     from lab.quiet import quieten
 
     quieten()
@@ -78,7 +80,7 @@ def convert(wanted: Convert) -> dict[str, float]:
         save=converted.save_pretrained,
         how=f"`{Path(wanted.path).name}` turned into LayerNorm Scaling by depthlab: the norm weights of layer l times "
         "sqrt(l), so that it computes the same logits. Meant to be trained on.",
-        load="import normalization  # pip install depthlab\nfrom transformers import AutoModelForCausalLM\n\n"
+        load="import normalization  # of depthlab\nfrom transformers import AutoModelForCausalLM\n\n"
         f'model = AutoModelForCausalLM.from_pretrained("{out.name}")',
         bare=False,
     )

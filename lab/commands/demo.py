@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import tyro
+from lab import command_line
 
 SCHEMES = ("pre", "mix", "lns")
 RECENT = 10
@@ -37,7 +37,7 @@ class Demo:
 
 def main(argv: Sequence[str], *, prog: str) -> int:
     """The exit code is 0, or that of the first run that failed."""
-    demo = tyro.cli(Demo, args=list(argv), prog=prog)
+    demo = command_line.read(Demo, argv, prog=prog)
     folder = _fresh(Path(demo.out))
     rows = []
     for number, scheme in enumerate(SCHEMES, start=1):

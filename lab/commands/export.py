@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from lab import command_line
+
 
 @dataclass(frozen=True)
 class Export:
@@ -32,7 +34,7 @@ class Export:
 
 def main(argv: Sequence[str], *, prog: str) -> int:
     """Exit code 0, or 1 where nothing was written."""
-    wanted = tyro.cli(Export, args=list(argv), prog=prog)
+    wanted = command_line.read(Export, argv, prog=prog)
     from lab.quiet import quieten
 
     quieten()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from lab import command_line
 from lab.diagnostics.options import Options
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def main(argv: Sequence[str], *, prog: str) -> int:
     from lab.errors import ConfigError, UserError
 
     try:
-        wanted = tyro.cli(Diagnose, args=list(argv), prog=prog, console_outputs=is_main)
+        wanted = command_line.read(Diagnose, argv, prog=prog, console_outputs=is_main)
         from lab.quiet import quieten
 
         quieten()

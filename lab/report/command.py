@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from lab import command_line
+
 if TYPE_CHECKING:
     from lab.report.content import Content
 
@@ -39,7 +41,7 @@ def main(argv: Sequence[str], *, prog: str) -> int:
     from lab.errors import ConfigError, UserError
 
     try:
-        wanted = tyro.cli(Report, args=list(argv), prog=prog)
+        wanted = command_line.read(Report, argv, prog=prog)
         if not wanted.paths:
             raise ConfigError("name at least one run folder, or a record (.json) of depthlab diagnose")
         if wanted.live:

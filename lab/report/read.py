@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -67,6 +68,15 @@ class Run:
         """The last value of a metric."""
         values = self.series(name)[1]
         return values[-1] if values else None
+
+    def recent(self, name: str) -> float | None:
+        """The median of a metric over the last tenth of the run's steps, or over its last 10 values if those are more:
+        one step's value is mostly noise."""
+        steps, values = self.series(name)
+        if not values:
+            return None
+        tenth = sum(step > 0.9 * steps[-1] for step in steps)
+        return statistics.median(values[-max(tenth, 10) :])
 
 
 def _number(value: Any) -> float:

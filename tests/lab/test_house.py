@@ -17,7 +17,8 @@ LAB = Path(lab.__file__).parent
 REPOSITORY = LAB.parent
 
 FLOORS = [
-    ["errors", "hashing", "quiet"],
+    ["errors", "hashing", "light", "modes", "quiet"],
+    ["command_line"],
     ["data"],
     ["config"],
     ["runfolder", "parallel"],
