@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
+
+from lab.errors import EXIT_ERROR, of_the_disk
 
 PROG = "depthlab"
 EXIT_INTERRUPTED = 130
@@ -66,9 +69,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: unknown subcommand {name!r}.{hint} Choose from {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     try:
-        return import_module(COMMANDS[name][0]).main(words[1:], prog=f"{PROG} {name}")
+        code = import_module(COMMANDS[name][0]).main(words[1:], prog=f"{PROG} {name}")
+        sys.stdout.flush()
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader has seen enough
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        return EXIT_ERROR
+    except OSError as error:
+        if (text := of_the_disk(error)) is None:
+            raise
+        print(f"error: {text}", file=sys.stderr)
+        return EXIT_ERROR
+    except SystemExit:
+        _flush()
+        raise
+    return code
+
+
+def _flush() -> None:
+    """What a closed pipe does not take any more is no error of a help text."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
 
 
 if __name__ == "__main__":

@@ -59,6 +59,7 @@ def convert(wanted: Convert) -> dict[str, float]:
     from lab.checkpoint.search import resolve
     from lab.errors import ConfigError
     from lab.model.handover import hand_over
+    from lab.modes import check_place
     from normalization import schemes
 
     scheme = schemes.get(wanted.to).name
@@ -69,6 +70,7 @@ def convert(wanted: Convert) -> dict[str, float]:
             "(lns) can be undone by that norm's weights. To start training from the weights all the same: depthlab "
             f"pretrain --model.checkpoint {wanted.path} --normalization.scheme {wanted.to}"
         )
+    check_place("--out", Path(wanted.out))
     source = resolve(wanted.path)
     model = load_model(source)
     converted = normalization.from_pre_ln(copy.deepcopy(model))

@@ -55,7 +55,8 @@ def main(argv: Sequence[str], *, prog: str) -> int:
             return 0
         if wanted.port:
             raise ConfigError("--port: only with --live")
-        print(write(list(wanted.paths), out=wanted.out, kind=wanted.format))
+        file = write(list(wanted.paths), out=wanted.out, kind=wanted.format)
+        print(f"wrote {file}" + ("; open it in a browser" if wanted.format == "html" else ""))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import statistics
 import json
+import math
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,10 +74,10 @@ class Run:
         """The median of a metric over the last tenth of the run's steps, or over its last 10 values if those are more:
         one step's value is mostly noise."""
         steps, values = self.series(name)
-        if not values:
-            return None
+        if not values or math.isnan(values[-1]):
+            return self.last(name)
         tenth = sum(step > 0.9 * steps[-1] for step in steps)
-        return statistics.median(values[-max(tenth, 10) :])
+        return statistics.median(value for value in values[-max(tenth, 10) :] if not math.isnan(value))
 
 
 def _number(value: Any) -> float:
