@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
 
-from evaluators.errors import EXIT_ERROR, EXIT_PIPE, EXIT_USAGE, ConfigError, UserError
+from evaluators.errors import EXIT_ERROR, EXIT_USAGE, ConfigError, UserError
 from evaluators.saying import say
 
 COMMANDS = {
@@ -68,13 +67,7 @@ def main(argv: Sequence[str], *, prog: str) -> int:
         say(f"error: unknown subcommand {name!r}.{hint} Choose from {', '.join(COMMANDS)}", file=sys.stderr)
         return EXIT_USAGE
     try:
-        code: int = import_module(COMMANDS[name][0]).main(words[1:], prog=f"{prog} {name}")
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:
-        # Who reads, such as `head`, has seen enough. What is still buffered goes nowhere, or Python would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_PIPE
+        return import_module(COMMANDS[name][0]).main(words[1:], prog=f"{prog} {name}")
     except UserError as error:
         say(f"error: {error}", file=sys.stderr, flush=True)
         return EXIT_USAGE if isinstance(error, ConfigError) else EXIT_ERROR

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 EXIT_ERROR = 1
 EXIT_USAGE = 2
-EXIT_PIPE = 141
-"""The reader of the output went away, as a shell tells it of SIGPIPE."""
 EXIT_STOPPED = 75
 """Asked to stop, or the budget is spent: everything is saved, and the same command goes on."""
 

@@ -14,12 +14,14 @@ from evaluators.registry import Registry
 Architecture = Callable[[int], Network]
 """From the number of judges to the network's shape; flags of the command line replace single settings of it."""
 
-architectures: Registry[Architecture] = Registry("preset")
+architectures: Registry[Architecture] = Registry("preset", "depthlab.architectures")
 architecture = architectures.register
 
 
 def summary(name: str) -> str:
-    """The first line of an architecture's docstring."""
+    """The first line of an architecture's docstring; of an installed plug-in, which is not imported, its package."""
+    if origin := architectures.origin(name):
+        return f"of {origin}."
     return (inspect.getdoc(architectures.get(name, flag="--preset")) or "").partition("\n")[0]
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from evaluators.errors import RunError
+from evaluators.storing import clean
 
 FIELDS = (
     "id",
@@ -26,11 +28,17 @@ FIELDS = (
 """Fields of a line; only query and response1 must be there (and response2 where pairs are judged)."""
 
 LABELS: Mapping[Any, int] = {
-    **dict.fromkeys((1, "1", "model1", "model_1", "response1", "response_1", "a", "win", "first"), 1),
-    **dict.fromkeys((2, "2", "model2", "model_2", "response2", "response_2", "b", "lose", "loss", "second"), 2),
+    **dict.fromkeys((1, "1", "model1", "model_1", "model_a", "response1", "response_1", "a", "win", "first"), 1),
+    **dict.fromkeys((2, "2", "model2", "model_2", "model_b", "response2", "response_2", "b", "lose", "loss"), 2),
+    "second": 2,
     **dict.fromkeys((0, "0", -1, "-1", "tie", "draw", "equal", "same"), 0),
+    **dict.fromkeys(("tie (bothbad)", "both_bad", "tie (inconsistent)"), 0),
 }
-"""How data sets spell what people preferred -> 1, 2 or 0 (tie). Texts are compared in lower case."""
+"""How data sets spell what people preferred -> 1, 2 or 0 (tie). Texts are compared in lower case.
+
+Chatbot Arena (arXiv:2403.04132) asks for A, B, tie, and tie where both are bad, which is a tie of how good they are;
+MT-bench's tie (inconsistent) is a judge's whose verdict turned with the order.
+"""
 
 MISSING = frozenset(("", "none", "null", "nan", "na", "n/a", "<na>", "nat"))
 """How files spell that there is no value, in lower case."""
@@ -106,7 +114,8 @@ def is_missing(value: Any) -> bool:
 
 
 def _key(value: Any) -> Any:
-    return value.strip().lower() if isinstance(value, str) else value
+    # A column of whole numbers in which some are missing is written as 1.0, 2.0.
+    return re.sub(r"^(-?\d)\.0+$", r"\1", value.strip().lower()) if isinstance(value, str) else value
 
 
 def _spellings(number: int) -> str:
@@ -152,11 +161,11 @@ def _identifier(value: Any, fallback: str) -> str:
         raise RunError(f"id is {value!r}; expected a text or a whole number")
     if len(str(value)) > MAX_ID:
         raise RunError(f"id is {len(str(value))} characters long; at most {MAX_ID}")
-    return str(value)
+    return clean(str(value))
 
 
 def _grade(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise RunError(f"human is {value!r}; for a single response, a number is expected")
     return float(value)
 
@@ -166,9 +175,16 @@ def _text(fields: Mapping[str, Any], name: str, *, required: bool = True, may_be
     if value is None and not required:
         return None
     if not isinstance(value, str):
-        raise RunError(f"{name} is missing" if value is None else f"{name} is {type(value).__name__}, not a text")
+        raise RunError(f"{name} is missing" if value is None else f"{name} is {_kind(value)}, not a text")
     # A response may be blank: that is something to judge. A query may not.
     if required and not may_be_empty and not value.strip():
         raise RunError(f"{name} is empty")
     # A lone surrogate (\ud800 in JSON) can be neither sent nor stored.
     return value.encode("utf-8", "replace").decode("utf-8")
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, float) and math.isnan(value):
+        return "NaN"
+    is_chat = isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value)
+    return "a list of messages (join their contents)" if is_chat else type(value).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ from lab.errors import EXIT_ERROR, of_the_disk
 
 PROG = "depthlab"
 EXIT_INTERRUPTED = 130
+EXIT_PIPE = 141
+"""The reader of the output went away, as a shell tells it of SIGPIPE."""
 COMMANDS = {
     "pretrain": ("lab.pretrain", "train a causal LM with a normalization scheme, in one process"),
     "describe": ("lab.commands.describe", "print the normalization plan of a checkpoint, layer by layer"),
@@ -53,6 +56,30 @@ def usage() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Dispatch to a subcommand; the exit code is its own, 2 for a wrong one."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that knows ASCII alone shows the rest as codes
+    try:
+        try:
+            return _dispatch(argv)
+        finally:
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Who reads, such as `head`, has seen enough. What is still buffered goes nowhere, or Python would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_PIPE
+    except OSError as error:
+        if (text := of_the_disk(error)) is None:
+            raise
+        print(f"error: {text}", file=sys.stderr)
+        if error.filename is None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_ERROR
+
+
+def _dispatch(argv: Sequence[str] | None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help"):
         print(usage())
@@ -68,31 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f" Did you mean {near[0]}?" if near else ""
         print(f"error: unknown subcommand {name!r}.{hint} Choose from {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
-    try:
-        code = import_module(COMMANDS[name][0]).main(words[1:], prog=f"{PROG} {name}")
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:  # the reader has seen enough
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-        return EXIT_ERROR
-    except OSError as error:
-        if (text := of_the_disk(error)) is None:
-            raise
-        print(f"error: {text}", file=sys.stderr)
-        return EXIT_ERROR
-    except SystemExit:
-        _flush()
-        raise
-    return code
-
-
-def _flush() -> None:
-    """What a closed pipe does not take any more is no error of a help text."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    return import_module(COMMANDS[name][0]).main(words[1:], prog=f"{PROG} {name}")
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ _OF_THE_DISK = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EROFS, errno.ENO
 
 def of_the_disk(error: OSError) -> str | None:
     """What a person has to know of a file that cannot be read or written; None for any other error."""
-    if error.errno not in _OF_THE_DISK or error.filename is None:
+    if error.errno not in _OF_THE_DISK:
         return None
     remedy = {
         errno.ENOSPC: "make room on its disk",
@@ -46,4 +46,4 @@ def of_the_disk(error: OSError) -> str | None:
         errno.EACCES: "ask for the permission, or name another place",
         errno.EPERM: "ask for the permission, or name another place",
     }.get(error.errno, "name another place")
-    return f"{error.filename}: {error.strerror}; {remedy}"
+    return f"{error.filename or 'output'}: {error.strerror}; {remedy}"

@@ -101,21 +101,33 @@ def measure(run: RunConfig) -> tuple[Shape, list[str]]:
 def estimate(run: RunConfig, preset: Preset, shape: Shape, *, nodes: int, processes_per_node: int) -> Estimate:
     """The memory that a run takes with a preset."""
     processes = nodes * processes_per_node
-    states = state_bytes(preset, shape, bf16=run.train.precision == "bf16", processes=processes)
+    accumulates = run.train.global_batch > run.train.micro_batch * processes
+    bf16 = run.train.precision == "bf16"
+    states = state_bytes(preset, shape, bf16=bf16, processes=processes, accumulates=accumulates)
     machine = states.pop("in the machine", 0.0) * processes_per_node
     # DeepSpeed holds bf16 weights and FSDP2 gathers them so: then the residual stream is bf16 too.
     computes_in_bf16 = preset.distributed_type in ("DEEPSPEED", "FSDP")
-    gpu = states | activation_bytes(run, shape, half_weights=computes_in_bf16)
+    activations = activation_bytes(run, shape, half_weights=computes_in_bf16)
+    gpu = states | activations
+    if preset.zero_stage in (1, 2) and bf16:
+        # What is sent is copied to fp32 at the end of the backward pass, when the activations are gone.
+        gpu["buffers"] += max(0.0, 4.0 * min(shape.parameters, BUCKET) - sum(activations.values()))
+    if run.monitors.every and "update_ratio" not in run.monitors.off:
+        whole = preset.distributed_type in ("NO", "MULTI_GPU")
+        gpu["monitors"] = 4.0 * shape.parameters / (1 if whole else processes)  # the weights before the update
     theirs = _their_estimate(run, preset, shape, nodes, processes_per_node)
     return Estimate(gpu=gpu, machine=machine, theirs=theirs)
 
 
-def state_bytes(preset: Preset, shape: Shape, *, bf16: bool, processes: int) -> dict[str, float]:
+def state_bytes(
+    preset: Preset, shape: Shape, *, bf16: bool, processes: int, accumulates: bool = False
+) -> dict[str, float]:
     """Bytes of weights, gradients, optimizer state and buffers on one GPU, and `in the machine` for this process.
 
-    ZeRO (Rajbhandari et al. 2020, arXiv:1910.02054, section 5), with what DeepSpeed keeps: weights and gradients in
-    the run's precision, an fp32 master copy (also of fp32 weights) and Adam's two averages. Without DeepSpeed all is
-    fp32; in bf16, autocast keeps a copy of every weight for the backward pass, where FSDP2 gathers it again.
+    ZeRO (Rajbhandari et al. 2020, arXiv:1910.02054, section 5), with what DeepSpeed keeps: weights in the run's
+    precision, gradients summed in fp32, an fp32 master copy (also of fp32 weights) and Adam's two averages. Without
+    DeepSpeed all is fp32; in bf16, autocast keeps a copy of every weight for the backward pass, where FSDP2 gathers it
+    again. FSDP2 cuts gradients after each micro-batch; DDP keeps those of earlier micro-batches beside its buckets.
     """
     n, share = shape.parameters, shape.parameters / processes
     if preset.zero_stage == 0:
@@ -124,15 +136,19 @@ def state_bytes(preset: Preset, shape: Shape, *, bf16: bool, processes: int) -> 
         if preset.distributed_type == "FSDP":
             gathered = (2.0 if bf16 else 4.0) * shape.largest_layer
             return states | {"buffers": 2 * gathered}  # one layer computes, the next is on its way
-        return states | {"buffers": 2.0 * n if bf16 else 0.0}
+        buckets = 4.0 * n if accumulates and preset.distributed_type == "MULTI_GPU" else 0.0
+        return states | {"buffers": (2.0 * n if bf16 else 0.0) + buckets}
     size = 2.0 if bf16 else 4.0
     weights = size * (n if preset.zero_stage < 3 else share)
-    gradients = size * (n if preset.zero_stage < 2 else share)
+    gradients = 4.0 * (n if preset.zero_stage < 2 else share)
     optimizer = 12.0 * share
-    buffers = size * BUCKET + (size * min(n, MAX_LIVE) if preset.zero_stage == 3 else 0.0)
+    buffers = 4.0 * BUCKET + (size * min(n, MAX_LIVE) if preset.zero_stage == 3 else 0.0)
+    if preset.zero_stage < 3 and bf16:
+        # The bf16 gradients of a micro-batch; ZeRO-1 (BF16_Optimizer) has no bucket.
+        buffers = 2.0 * n + (2.0 * BUCKET if preset.zero_stage == 2 else 0.0)
     if preset.offload:
         # The gradients of the step stay in fp32 as well.
-        return {"buffers": buffers, "in the machine": weights + gradients + 4.0 * share + optimizer}
+        return {"buffers": buffers, "in the machine": weights + size * share + 4.0 * share + optimizer}
     return {"weights": weights, "gradients": gradients, "optimizer": optimizer, "buffers": buffers}
 
 

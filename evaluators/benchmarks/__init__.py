@@ -5,24 +5,27 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from evaluators.errors import ConfigError, RunError
-from evaluators.registry import Registry
+from evaluators.errors import ConfigError, RunError, UserError
+from evaluators.registry import Registry, told
 from evaluators.samples import FIELDS, Pair, make_pair
 
 Line = tuple[int, Mapping[str, Any] | RunError]
 """Number of the line, from 1, and its fields in our names, or what is wrong with it."""
-Loader = Callable[[Path], Iterator[Line]]
+Loader = Callable[..., Iterator[Line]]
+"""From the path, and what `--format-option` gives by name, to the lines."""
 
-loaders: Registry[Loader] = Registry("data format", __name__, __path__)
+loaders: Registry[Loader] = Registry("data format", "depthlab.benchmarks", __name__, __path__)
 benchmark = loaders.register
 
 editions: dict[str, Callable[[Path], str]] = {}
 """Format -> what says whether a file is the published one, or another version of it."""
 
 _SHOWN = 10
+_NULL = "response2 is null in a file of pairs; leave the field out where there is one response only"
 
 
 def parse_fields(spellings: tuple[str, ...]) -> dict[str, str]:
@@ -56,18 +59,20 @@ def read(
     fields: Mapping[str, str],
     families: frozenset[str],
     without_query: frozenset[str] = frozenset(),
+    options: Mapping[str, Any] | None = None,
     skip: Container[int] = (),
 ) -> Iterator[tuple[int, Pair]]:
     """The pairs of a file in its order, each with its line's number. Reads as it goes.
 
     Args:
         without_query: those of the families in which a query may be blank.
+        options: of the format.
         skip: numbers of lines to pass over.
 
     Raises:
         RunError: the file cannot be read, or a line is refused; names the line and the reason.
     """
-    for number, found in loaders.get(kind, flag="--format")(path):
+    for number, found in _lines(path, kind, options or {}):
         if number in skip:
             continue
         pair = _pair(number, found, fields, families, without_query)
@@ -83,6 +88,7 @@ def check(
     fields: Mapping[str, str],
     families: frozenset[str],
     without_query: frozenset[str] = frozenset(),
+    options: Mapping[str, Any] | None = None,
     limit: int | None,
     skip_refused: bool = False,
 ) -> Checked:
@@ -93,21 +99,35 @@ def check(
         skip_refused: go on without the lines that are refused.
 
     Raises:
+        ConfigError: an option that the format does not take.
         RunError: nothing to judge, lines that are refused (named by number, with reasons) or an id that is there twice.
     """
     refused: dict[int, str] = {}
     seen: dict[int, int] = {}
     samples = 0
-    for number, found in loaders.get(kind, flag="--format")(path):
-        if limit is not None and samples + (0 if skip_refused else len(refused)) >= limit:
+    alone: list[int] = []
+    """Lines whose second response is null: each a single response, unless the file is one of pairs."""
+    are_pairs = False
+    for number, found in _lines(path, kind, options or {}):
+        if limit is not None and samples + len(alone) + (0 if skip_refused else len(refused)) >= limit:
             break
         pair = _pair(number, found, fields, families, without_query)
+        if isinstance(pair, Pair) and not pair.is_single and not are_pairs:
+            are_pairs = True
+            refused |= dict.fromkeys(alone, _NULL)
+            alone = []
         if isinstance(pair, Pair) and (earlier := seen.setdefault(hash(pair.id), number)) != number:
             pair = RunError(f"id {pair.id!r} stands in line {earlier} already")
         if isinstance(pair, RunError):
             refused[number] = str(pair)
+        elif pair.is_single and not isinstance(found, RunError) and fields.get("response2", "response2") in found:
+            if are_pairs:
+                refused[number] = _NULL
+            else:
+                alone.append(number)
         else:
             samples += 1
+    samples += len(alone)
     if refused and not (skip_refused and samples):
         head = f"--data {path}: {len(refused)} of {samples + len(refused)} lines refused"
         remedy = [] if skip_refused else ["mend them, or go on without them: --skip-refused"]
@@ -115,6 +135,21 @@ def check(
     if not samples:
         raise RunError(f"--data {path}: holds no sample")
     return Checked(samples, refused)
+
+
+def _lines(path: Path, kind: str, options: Mapping[str, Any]) -> Iterator[Line]:
+    """Those that the format's loader finds. Raises UserError for whatever a loader raises."""
+    loader = loaders.get(kind, flag="--format")
+    _, *parameters = signature(loader).parameters.values()
+    taken = [one.name for one in parameters if one.kind is not one.VAR_KEYWORD]
+    if len(taken) == len(parameters) and (unknown := [name for name in options if name not in taken]):
+        raise ConfigError(f"--format-option {unknown[0]}: format {kind} takes {', '.join(taken) or 'none'}")
+    try:
+        yield from loader(path, **options)
+    except UserError:
+        raise
+    except Exception as error:
+        raise RunError(f"--data {path}: format {kind}: {told(error)}") from error
 
 
 def refused_text(refused: Mapping[int, str]) -> Iterator[str]:

@@ -15,7 +15,10 @@ from evaluators.errors import RunError
 def jsonl(path: Path) -> Iterator[Line]:
     """JSON Lines (one object a line, blank lines passed over), plain or as the only such file in a ZIP."""
     with unpacked(path) as file:
-        yield from _lines(file)
+        try:
+            yield from _lines(file)
+        except RunError as error:
+            raise RunError(f"--data {path}: {error}") from error
 
 
 @contextmanager
@@ -42,9 +45,29 @@ def _only_member(archive: zipfile.ZipFile, path: Path) -> str:
 
 
 def _lines(file: Any) -> Iterator[Line]:
+    started = False
     for number, raw in enumerate(file, start=1):
         if raw.strip():
+            if not started and (other := _other_than_lines(raw)):
+                raise RunError(other)
+            started = True
             yield number, _object(raw)
+
+
+def _other_than_lines(first: bytes) -> str | None:
+    """What a file is that does not begin as JSON Lines do, and what to do with it; said once, not for each line."""
+    begin = first.removeprefix(b"\xef\xbb\xbf").strip()
+    if first.startswith((b"\xff\xfe", b"\xfe\xff")) or first[:2] in (b"{\0", b"\0{"):
+        return "this is UTF-16 or UTF-32; write it as UTF-8, as with iconv -f UTF-16 -t UTF-8"
+    if first.startswith(b"\x1f\x8b"):
+        return "this is packed with gzip; unpack it, or pipe it: --data <(zcat FILE)"
+    if first.startswith(b"PAR1"):
+        return "this is Parquet; name the data set or its folder with --format hf"
+    if begin == b"[" or begin.startswith(b"[{"):
+        return "this is a JSON array; write one object a line, as jq -c '.[]' FILE does"
+    if begin == b"{":
+        return "this is an object over several lines; write one object a line, as jq -c . FILE does"
+    return None
 
 
 def _object(raw: bytes) -> dict[str, Any] | RunError:

@@ -7,9 +7,9 @@ from typing import Any
 from evaluators.benchmarks import Line, benchmark
 from evaluators.benchmarks.jsonl import array_or_lines
 from evaluators.errors import RunError
+from evaluators.samples import label
 
 _FIELDS = ("question_id", "model_a", "model_b", "winner", "turn", "conversation_a", "conversation_b")
-_WINNERS = {"model_a": 1, "model_b": 2, "tie": 0, "tie (inconsistent)": 0}
 
 
 @benchmark("mt-bench")
@@ -25,12 +25,13 @@ def mt_bench(path: Path) -> Iterator[Line]:
 def _named(number: int, found: Mapping[str, Any]) -> Mapping[str, Any] | RunError:
     if missing := [name for name in _FIELDS if name not in found]:
         return RunError(f"has no field {missing[0]!r}, which MT-bench's judgments have")
-    if found["winner"] not in _WINNERS:
-        return RunError(f"winner is {found['winner']!r}; expected one of {', '.join(_WINNERS)}")
     turn = found["turn"]
     try:
+        human = label(found["winner"], "winner")
         questions = _said(found["conversation_a"], "user", turn)
         responses = [_said(found[name], "assistant", turn) for name in ("conversation_a", "conversation_b")]
+    except RunError as error:
+        return error
     except (TypeError, KeyError, IndexError):
         return RunError(f"its conversations do not hold {turn!r} turns of user and assistant with role and content")
     return {
@@ -38,7 +39,7 @@ def _named(number: int, found: Mapping[str, Any]) -> Mapping[str, Any] | RunErro
         "query": _joined(questions, "Question"),
         "response1": _joined(responses[0], "Answer"),
         "response2": _joined(responses[1], "Answer"),
-        "human": _WINNERS[found["winner"]],
+        "human": human,
         "dataset": "mt-bench",
         "system1": found["model_a"],
         "system2": found["model_b"],

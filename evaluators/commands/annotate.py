@@ -2,34 +2,35 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import quote
 
 import tyro
 
 from evaluators.errors import ConfigError, RunError
 from evaluators.running.folder import VERDICTS, read_records
 from evaluators.saying import say
-from evaluators.showing.annotation import DECISIONS, Decisions
+from evaluators.showing.annotation import Decisions, read_decisions
 from evaluators.showing.annotation.server import AnnotationServer
 from evaluators.showing.annotation.summary import judged_samples, summary
+from evaluators.storing import one_line
 
 
 @dataclass(frozen=True)
 class AnnotateCommand:
     """People label the pairs of a run in a browser, on this machine alone, with the network's reviews on demand.
 
-    Keys: 1 left, 2 right, 0 tie, r reviews, b back. Decisions go to DIR/annotations.jsonl as they are made. Ctrl-C ends
-    it, and prints agreement among people and with the judge, time and cost, with and without reviews.
+    Keys: 1 left, 2 right, 0 tie, r reviews, b back. Decisions go to RUN/annotations-NAME.jsonl as they are made. Ctrl-C
+    ends it, and prints agreement among people and with the judge, time and cost, with and without reviews.
     """
 
     run: Annotated[str, tyro.conf.Positional]
     """The run's folder."""
     annotators: tuple[str, ...] = ("me",)
-    """Names; each has an address of their own."""
+    """Names; each has an address and a file of their own, and is labelled by one process at a time."""
     port: int = 0
     """Port on 127.0.0.1; a free one if 0."""
     summary: bool = False
@@ -51,6 +52,11 @@ class AnnotateCommand:
             raise ConfigError("--hourly-wage 0: must be more than 0; leave it out if it is not known")
         if not self.annotators or not all(name.strip() for name in self.annotators):
             raise ConfigError("--annotators: name at least one, none empty")
+        for name in self.annotators:
+            if name != one_line(name, 100):
+                raise ConfigError(f"--annotators {name[:100]!r}: a name is one line of at most 100 characters")
+        if len(set(self.annotators)) < len(self.annotators):
+            raise ConfigError("--annotators: one is named twice")
 
 
 def main(argv: Sequence[str], *, prog: str) -> int:
@@ -62,11 +68,10 @@ def main(argv: Sequence[str], *, prog: str) -> int:
     records = [record for record in read_records(path) if record["response2"] is not None]
     if not records:
         raise RunError(f"RUN {wanted.run}: no sample with two responses is judged in it")
-    decisions = Decisions(Path(wanted.run) / DECISIONS)
     if not wanted.summary:
-        _serve(wanted, records, decisions)
-    judged = judged_samples(records)
-    found = summary(decisions.latest.values(), judged, hourly_wage=wanted.hourly_wage, judge_cost=wanted.judge_cost)
+        _serve(wanted, records)
+    judged, decisions = judged_samples(records), read_decisions(Path(wanted.run))
+    found = summary(decisions.values(), judged, hourly_wage=wanted.hourly_wage, judge_cost=wanted.judge_cost)
     say(json.dumps(found, indent=2) if wanted.json else "\n".join(summary_text(found)))
     return 0
 
@@ -94,11 +99,11 @@ def summary_text(found: Mapping[str, Any]) -> list[str]:
     saved = found["saved"]
     lines += [
         "saved with reviews",
-        f"  time          {_figure(saved['time'])}: {_figure(saved['times_faster'], 2)} times faster",
+        f"  time          {_in_words(saved['time'], _saved)}: {_in_words(saved['times_faster'], _faster)}",
     ]
     if saved["cost"] is not None:
         lines.append(
-            f"  cost          {_figure(saved['cost'])} at {saved['hourly_wage']:g} USD an hour"
+            f"  cost          {_in_words(saved['cost'], _saved)} at {saved['hourly_wage']:g} USD an hour"
             f" and {saved['judge_cost']:.4g} USD a sample for the judge"
         )
     else:
@@ -115,20 +120,44 @@ def _figure(one: Mapping[str, float | None], digits: int = 3) -> str:
     return f"{_number(one['value'], digits)} ({_number(one['low'], digits)} to {_number(one['high'], digits)})"
 
 
+def _in_words(one: Mapping[str, float | None], word: Callable[[float], str]) -> str:
+    """Value and interval, each as `word` says it."""
+    if one["value"] is None:
+        return "not defined"
+    if one["low"] is None or one["high"] is None:
+        return word(one["value"])
+    return f"{word(one['value'])} ({word(one['low'])} to {word(one['high'])})"
+
+
+def _saved(share: float) -> str:
+    return f"{share:.0%} less" if share >= 0 else f"{-share:.0%} more"
+
+
+def _faster(times: float) -> str:
+    return f"{times:.1f} times faster" if times >= 1 else f"{1 / times:.1f} times slower"
+
+
 def _number(value: float | None, digits: int = 3) -> str:
     return "not defined" if value is None else f"{value:.{digits}f}"
 
 
-def _serve(wanted: AnnotateCommand, records: list[dict[str, Any]], decisions: Decisions) -> None:
-    try:
-        server = AnnotationServer(records, decisions, wanted.port)
-    except OSError as error:
-        raise RunError(f"--port {wanted.port}: {error.strerror}") from error
-    for name in wanted.annotators:
-        say(f"{name}: {server.address(quote(name))}", flush=True)
-    try:
-        server.serve_forever()
-    except KeyboardInterrupt:
-        say("ended; the same command goes on")
-    finally:
-        server.server_close()
+def _serve(wanted: AnnotateCommand, records: list[dict[str, Any]]) -> None:
+    with ExitStack() as open_files:
+        people = []
+        for name in wanted.annotators:
+            people.append(Decisions(Path(wanted.run), name))
+            open_files.callback(people[-1].close)
+        try:
+            server = open_files.enter_context(AnnotationServer(records, people, wanted.port))
+        except OSError as error:
+            raise RunError(f"--port {wanted.port}: {error.strerror}") from error
+        for name in wanted.annotators:
+            say(f"{name}: {server.address(name)}", flush=True)
+        port = server.server_address[1]
+        say(
+            f"from another machine: ssh -L {port}:127.0.0.1:{port} THIS_MACHINE, and the same address there", flush=True
+        )
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            say("ended; the same command goes on")

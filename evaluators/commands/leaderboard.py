@@ -10,9 +10,12 @@ import tyro
 
 from evaluators.commands.bootstrap import check_bootstrap
 from evaluators.errors import ConfigError, RunError
+from evaluators.registry import Plugin, use
+from evaluators.running.judge_spec import parse_options
 from evaluators.saying import say
 from evaluators.showing.figures import figure_text
-from evaluators.showing.terminal import printable, refused_lines
+from evaluators.showing.terminal import refused_lines
+from evaluators.storing import one_line
 
 _HOW = "--fields system1=THEIR_NAME system2=THEIR_NAME"
 
@@ -35,6 +38,10 @@ class LeaderboardCommand:
     """Of --data."""
     fields: tuple[str, ...] = ()
     """Of --data: OURS=THEIRS, such as system1=model_a."""
+    format_option: tuple[str, ...] = ()
+    """Of --data: settings of a format of your own, as NAME=VALUE."""
+    plugin: tuple[str, ...] = ()
+    """Of --data: Python files with formats of your own. They are run."""
     skip_refused: bool = False
     """Of --data: go on without lines that are refused."""
     draws: int = 10_000
@@ -48,6 +55,7 @@ class LeaderboardCommand:
         if bool(self.runs) == (self.data is not None):
             raise ConfigError("name the folders of runs, or a file of labelled samples with --data")
         check_bootstrap(self.draws, self.seed)
+        use([*map(Plugin, self.plugin)])
 
 
 def main(argv: Sequence[str], *, prog: str) -> int:
@@ -106,6 +114,7 @@ def _of_file(wanted: LeaderboardCommand, refused: dict[int, str]) -> Iterator[Ro
         "fields": benchmarks.parse_fields(wanted.fields),
         "families": frozenset(prompts.families),
         "without_query": prompts.without_query,
+        "options": parse_options(wanted.format_option, "--format-option"),
     }
     checked = benchmarks.check(path, **names, limit=None, skip_refused=wanted.skip_refused)
     refused.update(checked.refused)
@@ -134,7 +143,7 @@ def leaderboard_text(found: Mapping[str, Any]) -> Iterator[str]:
     )
     if found["clusters"] != found["queries"]:
         yield f"queries that belong together are drawn together: {found['clusters']:,} clusters"
-    rows = [{**row, "system": printable(row["system"])} for row in found["standings"]]
+    rows = [{**row, "system": one_line(row["system"])} for row in found["standings"]]
     width = max(len("system"), *(len(row["system"]) for row in rows))
     yield f"   {'system':<{width}}  {'strength':<24}  {'win rate':<22}  {'won':>6} {'tied':>6} {'lost':>6}"
     for place, row in enumerate(rows, start=1):

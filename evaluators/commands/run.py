@@ -7,7 +7,7 @@ from pathlib import Path
 from evaluators.errors import EXIT_STOPPED
 from evaluators.running.settings import parse
 from evaluators.saying import say
-from evaluators.showing.terminal import estimate_text, printable, refused_lines, summary_text
+from evaluators.showing.terminal import estimates_text, printable, refused_lines, summary_text
 
 
 def main(argv: Sequence[str], *, prog: str) -> int:
@@ -31,8 +31,7 @@ def main(argv: Sequence[str], *, prog: str) -> int:
         f"order{'s' if network.both_orders else ''}, {network.aggregation}, tie margin {network.tie_margin:g}"
     )
     if config.money.dry_run:
-        for roles, estimate in run.estimates():
-            say(estimate_text(roles, estimate))
+        say("\n".join(estimates_text(run.estimates())))
         return 0
     began_s = time.monotonic()
     outcome = run.judge(lambda text: say(text, flush=True))

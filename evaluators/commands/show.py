@@ -34,7 +34,7 @@ def main(argv: Sequence[str], *, prog: str) -> int:
         raise RunError(f"--out {wanted.out}: holds no {VERDICTS}; name the folder of a judge's run")
     if wanted.id is not None:
         for record in read_records(path):
-            if record["id"] == wanted.id:
+            if wanted.id in (record["id"], one_line(record["id"])):
                 say("\n".join(network_text(record)))
                 return 0
         raise RunError(f"{path}: no sample has the id {wanted.id!r}; without an id, all are listed")

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
 
-from evaluators.errors import ConfigError
+from evaluators.errors import ConfigError, UserError
 from evaluators.messages import Call, Reply
-from evaluators.registry import Registry
+from evaluators.registry import Registry, told
 from evaluators.values import Usage
 
 Kind = Literal["call", "rate", "outage", "context", "moderated"]
@@ -117,8 +117,10 @@ class Judge(Protocol):
         """Let go of connections and memory."""
 
 
+_PARTS = (*Judge.__annotations__, "ask", "abilities", "coordinates", "count_tokens", "close")
+
 Maker = Callable[[str, Backend], Judge]
-judges: Registry[Maker] = Registry("judge", __name__, __path__)
+judges: Registry[Maker] = Registry("judge", "depthlab.judges", __name__, __path__)
 MakerT = TypeVar("MakerT", bound=Maker)
 
 
@@ -136,13 +138,26 @@ def make(name: str, backend: Backend) -> Judge:
     """The judge called `scheme:argument`.
 
     Raises:
-        ConfigError: no such scheme, or an argument that it cannot use.
+        ConfigError: no such scheme, an argument that it cannot use, or a plug-in that is broken or no judge.
     """
     scheme, colon, argument = name.partition(":")
     if not colon:
         known = ", ".join(f"{known}:..." for known in judges.names())
         raise ConfigError(f"--judge {name}: write SCHEME:NAME, one of {known}")
-    return judges.get(scheme, flag="--judge")(argument, backend)
+    maker, origin = judges.get(scheme, flag="--judge"), judges.origin(scheme)
+    if not origin:
+        return maker(argument, backend)
+    try:
+        made = maker(argument, backend)
+    except UserError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"--judge {name}: {told(error)}") from error
+    if missing := [part for part in _PARTS if not hasattr(made, part)]:
+        raise ConfigError(f"--judge {name}: the plug-in's {type(made).__name__} has no {', '.join(missing)}")
+    # What its code of another day replied is not what it replies.
+    made.identity = f"{made.identity} ({origin})"
+    return made
 
 
 def refuse_options(judge: str, backend: Backend) -> None:

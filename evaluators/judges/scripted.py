@@ -29,7 +29,7 @@ class Scripted:
         refuse_options(f"scripted:{argument}", backend)
         path = Path(argument)
         try:
-            content = path.read_text(encoding="utf-8")
+            content = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not UTF-8"
             raise ConfigError(f"--judge scripted:{argument}: {reason}") from error

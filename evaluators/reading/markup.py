@@ -32,7 +32,7 @@ _AFTER = (
 # A token that is broken already, by spaces after its first sign, is broken once more: so undoing is exact.
 _TOKEN = re.compile("|".join(rf"{first} *+(?={rest})" for first, rest in _AFTER))
 
-_ALIKE = {
+_ALIKE: dict[int, int | str] = {
     **{wide: wide - 0xFEE0 for wide in range(0xFF01, 0xFF5F)},
     **dict.fromkeys(map(ord, "\u2039\u2329\u27e8\u276c\u276e\u3008\ufe64\u02c2"), "<"),
     **dict.fromkeys(map(ord, "\u203a\u232a\u27e9\u276d\u276f\u3009\ufe65\u02c3"), ">"),

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, Literal, Self
 
 import tyro
 
 from evaluators.aggregation import AGGREGATIONS
 from evaluators.benchmarks import loaders
-from evaluators.errors import ConfigError
+from evaluators.errors import ConfigError, UserError
 from evaluators.network import Network
 from evaluators.presets import architectures, summary
+from evaluators.registry import Plugin, told, use
 from evaluators.running.judge_spec import JudgeFlag, JudgeSpec, parse_options
 
 
@@ -37,6 +38,8 @@ class NetworkConfig:
     """Shape of the network. What is not given is the preset's."""
 
     preset: Annotated[str, _PRESET] = "widedeep"
+    preset_option: tuple[str, ...] = ()
+    """Settings of a preset that have no flag here, as NAME=VALUE: fields of its class."""
     depth: int | None = None
     """Layers."""
     width: int | None = None
@@ -65,15 +68,29 @@ class NetworkConfig:
         """The preset's network with what was given here in place of its own.
 
         Raises:
-            ConfigError: an unknown preset, or an impossible setting.
+            ConfigError: an unknown preset, an impossible setting, or a plug-in that is broken.
         """
-        base = architectures.get(self.preset, flag="--preset")(judges)
-        names = [item.name for item in fields(self) if item.name != "preset"]
+        make = architectures.get(self.preset, flag="--preset")
+        try:
+            base = make(judges)
+        except UserError:
+            raise
+        except Exception as error:
+            raise ConfigError(f"--preset {self.preset}: {told(error)}") from error
+        if not isinstance(base, Network):
+            raise ConfigError(f"--preset {self.preset}: gives a {type(base).__name__}, not a Network")
+        names = [item.name for item in fields(self) if not item.name.startswith("preset")]
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         if "width" in given and given["width"] < (given.get("min_roles") or 1):
             raise ConfigError(f"--width {given['width']} and --min-roles {given['min_roles']} contradict each other")
-        # Settings of the base that no flag names, such as those of a subclass, stay.
-        return type(base)(**{**{item.name: getattr(base, item.name) for item in fields(base)}, **given})
+        own = [item.name for item in fields(base) if item.init and item.name not in names]
+        options = parse_options(self.preset_option, "--preset-option")
+        if unknown := [name for name in options if name not in own]:
+            raise ConfigError(f"--preset-option {unknown[0]}: preset {self.preset} takes {', '.join(own) or 'none'}")
+        try:
+            return replace(base, **given, **options)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"--preset {self.preset}: {told(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -184,6 +201,19 @@ class CacheConfig:
             raise ConfigError("--no-cache excludes --cache and --refresh")
 
 
+PluginFlag = Annotated[
+    Plugin,
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="FILE.py",
+        instance_from_str=lambda words: Plugin(words[0]),
+        is_instance=lambda value: isinstance(value, Plugin),
+        str_from_instance=lambda plugin: [plugin.path],
+    ),
+]
+"""`Plugin` as a flag."""
+
+
 @dataclass(frozen=True)
 class JudgeConfig:
     """Judge every sample of a file with a wide and deep network of LLM reviewers.
@@ -202,6 +232,8 @@ class JudgeConfig:
     out: str = ""
     """Folder of the results."""
     format: Annotated[str, _FORMAT] = "jsonl"
+    format_option: tuple[str, ...] = ()
+    """Settings of a format of your own, as NAME=VALUE."""
     fields: tuple[str, ...] = ()
     """Other names of fields, as OURS=THEIRS: --fields query=question response1=answer_a."""
     limit: int | None = None
@@ -210,6 +242,9 @@ class JudgeConfig:
     """Go on without lines that are refused; the summary names them. If not given, they stop the run at its start."""
     families: str | None = None
     """YAML file with families of tasks of your own (see docs/judging.md)."""
+    plugin: tuple[PluginFlag, ...] = ()
+    """Python file with judges, presets or formats of your own (see docs/judging.md). It is run, so name none that you
+    have not read."""
     template: str | None = None
     """Jinja file in place of blocks of the prompts (see docs/judging.md)."""
     seed: int | None = None
@@ -224,7 +259,10 @@ class JudgeConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "fields", tuple(self.fields))
+        object.__setattr__(self, "format_option", tuple(self.format_option))
         object.__setattr__(self, "judge", tuple(map(JudgeSpec.load, self.judge)))
+        object.__setattr__(self, "plugin", use([*map(Plugin.of, self.plugin)]))
+        parse_options(self.format_option, "--format-option")
         _check(self.limit is None or self.limit > 0, "limit", self.limit, "positive")
         _check(self.seed is None or self.seed >= 0, "seed", self.seed, "at least 0")
         self.network.build(len(self.judge) or 1)

@@ -217,7 +217,12 @@ class Folder:
     def _check_maker(self, record: Mapping[str, Any], made_by: Mapping[str, Any]) -> None:
         """Templates, families, weights and our own prompts may change where no setting does."""
         before = record.get("run", {})
-        names = {"config": "prompts or settings", "judges": "models or weights", "version": "version of depthlab"}
+        names = {
+            "config": "prompts or settings",
+            "judges": "models or weights",
+            "version": "version of depthlab",
+            "plugins": "plug-ins",
+        }
         other = [what for name, what in names.items() if before.get(name) != made_by.get(name)]
         if other:
             raise RunError(f"--out {self.path}: its verdicts were made with other {', '.join(other)}; {_ANOTHER}")

@@ -132,7 +132,7 @@ JudgeFlag = Annotated[
 """`JudgeSpec` as a flag."""
 
 
-def parse_options(texts: Sequence[str]) -> dict[str, Any]:
+def parse_options(texts: Sequence[str], flag: str = "--option") -> dict[str, Any]:
     """`NAME=VALUE` texts; a value is JSON or YAML if it can be read as such, else a text.
 
     Raises:
@@ -142,8 +142,8 @@ def parse_options(texts: Sequence[str]) -> dict[str, Any]:
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
-            raise ConfigError(f"--option {text}: write NAME=VALUE, as in reasoning_effort=low")
-        options[name.strip()] = _value(name.strip(), value)
+            raise ConfigError(f"{flag} {text}: write NAME=VALUE, as in reasoning_effort=low")
+        options[name.strip()] = _value(f"{flag} {name.strip()}", value)
     return options
 
 
@@ -158,7 +158,7 @@ def _value(name: str, text: str) -> Any:
             value = yaml.safe_load(text)
             json.dumps(value, allow_nan=False)
         except (yaml.YAMLError, TypeError, ValueError) as error:
-            raise ConfigError(f"--option {name}={text}: neither JSON nor YAML") from error
+            raise ConfigError(f"{name}={text}: neither JSON nor YAML") from error
     return value
 
 

@@ -37,7 +37,6 @@ def read_run(
     for name in (VERDICTS, "config.yaml"):
         if not (path / name).is_file():
             raise RunError(f"{flag} {folder}: holds no {name}; name the folder of a judge's run")
-    config = load(path / "config.yaml")
     samples, shared, single = [], [], 0
     networks: dict[str, Any] = {}
     for record in read_records(path / VERDICTS):
@@ -59,9 +58,14 @@ def read_run(
             "another folder"
         )
     [stored] = networks.values()
-    network = config.network.build(len(config.judge)) if stored is None else restored(stored)
+    guessed = None
+    if stored is None:
+        # Of a version that did not write the network down: its preset's of today.
+        config = load(path / "config.yaml", plugins=False)
+        network, guessed = config.network.build(len(config.judge)), config.network.preset
+    else:
+        network = restored(stored)
     together = [replace(sample, cluster=name) for sample, name in zip(samples, clusters(shared), strict=True)]
-    guessed = config.network.preset if stored is None else None
     return JudgedRun(path, network, tuple(together), single, refused(path), guessed)
 
 

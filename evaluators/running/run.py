@@ -22,6 +22,7 @@ from evaluators.errors import ConfigError, RunError
 from evaluators.judges import Backend, make
 from evaluators.network import Network
 from evaluators.network import Reviewers as Asked
+from evaluators.presets import architectures
 from evaluators.prompts import Prompts
 from evaluators.reviewers import Manner, Reviewers
 from evaluators.running.callers import make_callers
@@ -86,6 +87,7 @@ class Run:
         """What stands between the network and its reviewers, if anything does."""
         self.prompts = Prompts(_path(config.template), _path(config.families))
         self.prices = Prices(_path(config.money.prices))
+        self._format_options = parse_options(config.format_option, "--format-option")
         self._fields = benchmarks.parse_fields(config.fields)
         self._source = Source(config.data)
         self._stop = Stop()
@@ -96,6 +98,7 @@ class Run:
                 fields=self._fields,
                 families=frozenset(self.prompts.families),
                 without_query=self.prompts.without_query,
+                options=self._format_options,
                 limit=config.limit,
                 skip_refused=config.skip_refused,
             )
@@ -148,6 +151,7 @@ class Run:
             fields=self._fields,
             families=frozenset(self.prompts.families),
             without_query=self.prompts.without_query,
+            options=self._format_options,
             skip=self.data.refused,
         )
         return (pair for _, pair in itertools.islice(found, self.config.limit))
@@ -203,8 +207,14 @@ class Run:
             "version": version("depthlab"),
             "seed": self.config.seed,
             "judges": [judge.identity for judge in self.judges],
+            **({"plugins": plugins} if (plugins := self._plugins()) else {}),
             "network": {"preset": self.config.network.preset, **self.network.stored()},
         }
+
+    def _plugins(self) -> dict[str, str]:
+        """Where the network's shape and the data's format come from, if not from this package."""
+        named = ((architectures, self.config.network.preset), (benchmarks.loaders, self.config.format))
+        return {f"{of.kind} {name}": origin for of, name in named if (origin := of.origin(name))}
 
     async def _judge(self, folder: Folder, cache: Cache | None, tally: Tally, spent_elsewhere: Decimal) -> Outcome:
         finish, halt = asyncio.Event(), asyncio.Event()

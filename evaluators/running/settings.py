@@ -15,10 +15,13 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from evaluators.errors import ConfigError
+from evaluators.registry import Plugin
 from evaluators.running.config import JudgeConfig
 from evaluators.running.judge_spec import JudgeSpec
 
 ConfigT = TypeVar("ConfigT", bound=JudgeConfig)
+_OPTIONS = ("option", "preset_option", "format_option")
+_SEVERAL = ("--plugin", *(f"--{name.replace('_', '-')}" for name in _OPTIONS))
 _FREE = ("out", "data", "limit", "skip_refused", "retry_unscored", "money", "caching")
 _FREE_OF_SERVER = (
     "key_env",
@@ -50,13 +53,20 @@ def parse_as(kind: type[ConfigT], argv: Sequence[str], *, prog: str) -> ConfigT:
     file, flags = _take_config(argv)
     default: dict[str, Any] = {}
     if file is not None:
-        stored = load(file)
-        default["default"] = kind(**{item.name: getattr(stored, item.name) for item in dataclasses.fields(stored)})
+        default["default"] = load_as(file, kind)
     return tyro.cli(kind, args=flags, prog=prog, config=(tyro.conf.OmitArgPrefixes,), **default).complete()
 
 
-def load(path: Path) -> JudgeConfig:
-    """Read a run's YAML file.
+def load(path: Path, *, plugins: bool = True) -> JudgeConfig:
+    """Read a run's YAML file. Raises ConfigError as `load_as`."""
+    return load_as(path, JudgeConfig, plugins=plugins)
+
+
+def load_as(path: Path, kind: type[ConfigT], *, plugins: bool = True) -> ConfigT:
+    """Read a YAML file of settings.
+
+    Args:
+        plugins: run the files of code that it names; a folder that is only looked at runs none.
 
     Raises:
         ConfigError: no such file, no YAML, or a key that is unknown, malformed or impossible; names it.
@@ -67,9 +77,9 @@ def load(path: Path) -> JudgeConfig:
         raise ConfigError(f"--config {path}: {getattr(error, 'strerror', None) or 'not a YAML file'}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"--config {path}: must hold keys and values, such as `data: pairs.jsonl`")
-    known = _known(content, JudgeConfig, path, "")
+    known = _known(content if plugins else {**content, "plugin": ()}, kind, path, "")
     try:
-        return TypeAdapter(JudgeConfig).validate_python(known)
+        return TypeAdapter(kind).validate_python(known)
     except ConfigError as error:
         raise ConfigError(f"--config {path}: {error}") from error
     except ValidationError as error:
@@ -108,7 +118,18 @@ def _science(settings: Mapping[str, Any]) -> dict[str, Any]:
     kept = {name: value for name, value in settings.items() if name not in _FREE}
     server = {name: value for name, value in kept.get("server", {}).items() if name not in _FREE_OF_SERVER}
     judges = [JudgeSpec.load(judge).science() for judge in kept.get("judge", [])]
-    return {**kept, "server": server, "judge": judges}
+    kept |= {"server": server, "judge": judges, "network": {**kept.get("network", {})}}
+    # Folders of before these settings were there go on.
+    plugins = [Plugin.of(plugin).sha256[:16] for plugin in kept.pop("plugin", [])]
+    added: tuple[tuple[dict[str, Any], str, list[str]], ...] = (
+        (kept, "plugin", plugins),
+        (kept, "format_option", []),
+        (kept["network"], "preset_option", []),
+    )
+    for section, name, default in added:
+        if not section.setdefault(name, default):
+            del section[name]
+    return kept
 
 
 def _flat(nested: Mapping[str, Any], above: str = "") -> dict[str, Any]:
@@ -119,26 +140,27 @@ def _flat(nested: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 
 
 def _take_config(argv: Sequence[str]) -> tuple[Path | None, list[str]]:
+    """The file of --config, and the flags without it; of those that may stand several times, all values together."""
     flags: list[str] = []
-    options: list[str] = []
+    several: dict[str, list[str]] = {}
     file = None
     words = iter(argv)
-    within_option = False
+    into = flags
     for word in words:
         name, equals, value = word.partition("=")
-        if name == "--option":  # may be given several times, which tyro would take for the last
-            options += [value] if equals else []
-            within_option = not equals
-            continue
-        within_option = within_option and not word.startswith("--")
-        if name != "--config":
-            (options if within_option else flags).append(word)
-            continue
-        path = value if equals else next(words, None)
-        if not path:
-            raise ConfigError("--config: name a YAML file")
-        file = Path(path)
-    return file, [*flags, *(["--option", *options] if options else [])]
+        if name == "--config":
+            path = value if equals else next(words, None)
+            if not path:
+                raise ConfigError("--config: name a YAML file")
+            file = Path(path)
+        elif name in _SEVERAL:  # tyro would take the last
+            into = several.setdefault(name, [])
+            into += [value] if equals else []
+            into = flags if equals else into
+        else:
+            into = flags if word.startswith("--") else into
+            into.append(word)
+    return file, [*flags, *(part for name, values in several.items() for part in (name, *values))]
 
 
 def _known(content: Mapping[str, Any], kind: Any, path: Path, above: str) -> dict[str, Any]:
@@ -158,10 +180,11 @@ def _known(content: Mapping[str, Any], kind: Any, path: Path, above: str) -> dic
             section[key] = _known(value, nested, path, f"{above}{key}.")
         else:
             is_tuple = str(known[key].type).startswith("tuple")
-            if key == "option" and isinstance(value, Mapping):
+            if key in _OPTIONS and isinstance(value, Mapping):
                 section[key] = tuple(f"{name}={json.dumps(item)}" for name, item in value.items())
             else:
                 section[key] = (value,) if is_tuple and isinstance(value, (str, Mapping)) else value
-    if isinstance(section.get("judge"), (list, tuple)):
-        section["judge"] = tuple(map(JudgeSpec.load, section["judge"]))
+    for key, read in (("judge", JudgeSpec.load), ("plugin", Plugin.of)):
+        if isinstance(section.get(key), (list, tuple)):
+            section[key] = tuple(map(read, section[key]))
     return section

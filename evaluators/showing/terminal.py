@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from evaluators.asking.ledger import Spent
@@ -143,13 +143,30 @@ def spent_text(spent: Spent) -> str:
     return f"{spent.calls:,} made, {spent.cached:,} from the cache, {tokens}, {cost}"
 
 
-def estimate_text(roles: int, estimate: Estimate) -> str:
-    """One line of a dry run."""
-    cost = "unpriced" if estimate.cost is None else f"about {estimate.cost:.2f} USD"
-    return (
-        f"{roles:>3} neurons a layer: {estimate.calls:,} calls, {estimate.prompt_tokens:,} + "
-        f"{estimate.completion_tokens:,} tokens (replies of {REPLY_TOKENS}), {cost}"
+def estimates_text(found: Sequence[tuple[int, Estimate]]) -> Iterator[str]:
+    """Of a dry run: an estimate for each number of neurons from the fewest to the most, and which to expect."""
+    names = ("cheapest", "likely", "most") if len(found) == 3 else ("cheapest", "most") if len(found) == 2 else ("",)
+    for (roles, estimate), name in zip(found, names, strict=True):
+        yield (
+            f"{roles:>3} neurons a layer: {estimate.calls:,} calls, {estimate.prompt_tokens:,} + "
+            f"{estimate.completion_tokens:,} tokens (replies of {REPLY_TOKENS}), {_price(estimate)}"
+            + (f" ({name})" if name else "")
+        )
+    _, likely = found[len(found) // 2]
+    first, last = found[0][1], found[-1][1]
+    between = (
+        f", from {_amount(first)} to {_amount(last)} as samples call for few or many roles" if first != last else ""
     )
+    yield f"expect      {_price(likely)}, {likely.calls:,} calls{between}"
+    yield "            what a model thinks before it answers comes on top; how much that is, nobody can tell before"
+
+
+def _price(estimate: Estimate) -> str:
+    return "unpriced" if estimate.cost is None else f"about {estimate.cost:.2f} USD"
+
+
+def _amount(estimate: Estimate) -> str:
+    return f"{estimate.calls:,} calls" if estimate.cost is None else f"{estimate.cost:.2f} USD"
 
 
 def _duration(seconds: float) -> str:

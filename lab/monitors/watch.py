@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from difflib import get_close_matches
 from typing import Any
 
@@ -152,7 +153,7 @@ def check(config: MonitorsConfig) -> dict[str, Any]:
         if not equals or not dot:
             raise ConfigError(f"{flag}: give MONITOR.OPTION=VALUE")
         _known(flag, "monitor", name, names())
-        _known(flag, f"option of {name}", option, tuple(REGISTRY[name].Options.__dataclass_fields__))
+        _known(flag, f"option of {name}", option, tuple(field.name for field in fields(REGISTRY[name].Options)))
         try:
             given[name][option] = yaml.safe_load(value)
         except yaml.YAMLError as error:

@@ -78,7 +78,8 @@ def _pretrain(run: RunConfig, settings: Callable[..., RunConfig] | None, not_rea
             if settings is None or run.resume is None:
                 start = Start.of(run, console.warn)
             else:
-                start = Start.of(settings(check=manifest.verify, say=console.warn), say=lambda text: None)
+                found = settings(check=manifest.verify, say=console.warn)
+                start = Start.of(dataclasses.replace(found, parallel=run.parallel), say=lambda text: None)
             _tidy(start, console)
             return start
 

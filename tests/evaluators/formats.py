@@ -130,7 +130,7 @@ FORMATS: dict[str, Format] = {
         ],
         lines,
         {"winner": "me"},
-        "winner is 'me'; expected one of model_a",
+        "winner is 'me', which is no known label",
     ),
     "llmbar": Format([LLMBAR, LLMBAR | {"label": 2}], array, {"label": 9}, "human is 9, which is no known label"),
     "pandalm": Format(

@@ -17,6 +17,7 @@ from evaluators.samples import Pair
 from evaluators.values import Failure, Review, Role
 from tests.evaluators.conftest import records, write_pairs
 from tests.evaluators.fakes import PAIR, FakeJudge, judged
+from tests.evaluators.vendors import prompt_of, refusal
 
 ROLE_NAMES = [
     "Accuracy, completeness",
@@ -268,19 +269,23 @@ def test_one_order_alone_gives_no_verdict(aggregation, lost):
     assert aggregate([[review(1, kept, 8, 4, confidence=5)]], aggregation, 0).winner == 1
 
 
-def test_a_sample_with_a_failed_order_is_counted_as_unscored_and_judged_again(judge, tmp_path):
+def test_a_sample_with_a_failed_order_is_counted_as_unscored_and_judged_again(judge, server, tmp_path):
     write_pairs(tmp_path / "p.jsonl", 2, human=1)
-    good = {"reply": "Score of Assistant 1: 8\nScore of Assistant 2: 4"}
-    (tmp_path / "s.jsonl").write_text(
-        json.dumps({"id": "s0", "order": "21", "error": "down"}) + "\n" + json.dumps(good)
-    )
-    words = ("--data", "p.jsonl", "--judge", "scripted:s.jsonl", "--preset", "faireval", "--retries", 0, "--no-cache")
+    is_down = True
+
+    def manner(body, number):
+        shown = prompt_of(body)
+        turned = "second answer to 0" in shown and shown.index("second answer to 0") < shown.index("first answer to 0")
+        return refusal(400, "down") if is_down and turned else None
+
+    server.manner = manner
+    words = ("--data", "p.jsonl", "--judge", "openai:m", "--base-url", server.url, "--preset", "faireval", "--no-cache")
     done = judge("run", *words, "--out", "r")
     assert "unscored 1" in done.stdout, done.stdout + done.stderr
     found = {record["id"]: record["verdict"] for record in records(tmp_path / "r")}
     assert found["s0"]["winner"] is None and found["s0"]["scores"] is None and found["s0"]["unscored"] == 3
     assert found["s1"]["winner"] == 0
-    (tmp_path / "s.jsonl").write_text(json.dumps(good))
+    is_down = False
     done = judge("run", *words, "--out", "r", "--retry-unscored")
     assert done.returncode == 0, done.stderr
     assert [record["verdict"]["winner"] for record in records(tmp_path / "r")] == [0, 0]

@@ -1,4 +1,4 @@
-"""A monitor, a diagnostic and a figure of the report are one file each, as the pages promise: their examples, verbatim."""
+"""A monitor, a diagnostic and a figure of the report are one file each: the examples of the pages, verbatim."""
 
 from __future__ import annotations
 

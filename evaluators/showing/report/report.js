@@ -7,10 +7,12 @@ let shown = [];
 let start = 0;
 let current = null;
 
-// Everything that a sample or a model wrote becomes a text node, and is never read as HTML.
+// Everything that a sample or a model wrote becomes a text node, and is never read as HTML. Within a line, no sign of it
+// turns the direction of what stands beside it, such as scores.
 function element(tag, text, ...children) {
   const made = document.createElement(tag);
-  if (text !== null && text !== undefined) made.textContent = String(text);
+  const turned = tag === "pre" ? "" : /[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
+  if (text !== null && text !== undefined) made.textContent = String(text).replaceAll(turned, turned ? "\ufffd" : "");
   made.append(...children);
   return made;
 }

@@ -13,6 +13,7 @@ import pytest
 from evaluators.asking.cache import Cache
 from evaluators.errors import ConfigError
 from evaluators.judges import Abilities, Backend, CallError, judges, make
+from evaluators.judges.protocol import check
 from evaluators.messages import Call, Reply
 from tests.evaluators.fakes import caller
 from tests.evaluators.judges.asking import call
@@ -83,6 +84,7 @@ def asked(judge: Any, *calls: Call) -> list[Reply | BaseException]:
 @every
 def test_it_replies_with_text_and_tokens(example, tmp_path, server):
     judge = made(example, tmp_path, server)
+    assert check(made(example, tmp_path, server)).text.strip(), "as authors of plug-ins check theirs"
 
     async def run() -> tuple[Reply, Abilities]:
         return await judge.ask(call()), await judge.abilities()

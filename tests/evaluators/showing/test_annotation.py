@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -14,12 +15,13 @@ from decimal import Decimal
 from pathlib import Path
 from statistics import mean
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from evaluators.commands.annotate import summary_text
 from evaluators.errors import RunError
-from evaluators.showing.annotation import Decisions, shown_order
+from evaluators.showing.annotation import EARLIER, Decisions, file_of, read_decisions, shown_order
 from evaluators.showing.annotation.server import AnnotationServer
 from evaluators.showing.annotation.summary import Judged, summary
 from tests.evaluators.conftest import Done
@@ -43,30 +45,34 @@ def _ask(address: str, method: str, path: str, body: Any = None, **headers: str)
 
 
 def test_decisions_through_the_socket_and_other_origins_refused(tmp_path: Path) -> None:
-    decisions = Decisions(tmp_path / "d.jsonl")
-    server = AnnotationServer(_records(), decisions)
+    decisions, others = Decisions(tmp_path, "ann"), Decisions(tmp_path, "Ben / é")
+    server = AnnotationServer(_records(), [decisions, others])
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        address, token = server.origin, server.token
-        body = {"at": 0, "choice": 1, "annotator": "ann", "seconds": 2.5}
+        address, token = server.origin, _token(server.address("ann"))
+        body = {"at": 0, "choice": 1, "seconds": 2.5}
         own = {"X-Token": token, "Origin": address}
         for headers in (
             {"X-Token": "wrong"},
             {"X-Token": token, "Origin": "http://evil.example"},
             {"X-Token": token, "Host": "evil.example"},
+            {"X-Token": token, "Host": "127.0.0.1.evil.example:80"},
+            {"X-Token": token, "Host": "localhost:9000", "Origin": "http://localhost:9001"},
+            {"X-Token": token, "Host": "127.0.0.1@evil.example"},
             {},
         ):
             assert _ask(address, "POST", "/decide", body, **headers)[0] == 403
         assert _ask(address, "GET", "/?token=wrong")[0] == 403 and not decisions.latest
-        for wrong in ({}, body | {"at": 9}, body | {"choice": 5}, body | {"annotator": ""}, [1]):
+        for wrong in ({}, body | {"at": 9}, body | {"choice": 5}, body | {"at": "0"}, [1]):
             assert _ask(address, "POST", "/decide", wrong, **own)[0] == 400
         for wrong in (body | {"at": True}, body | {"seconds": -1}, body | {"seconds": float("nan")}, "x"):
             assert _ask(address, "POST", "/decide", wrong, **own)[0] == 400
-        assert _ask(address, "POST", "/reviews", {"at": 0}, **own)[0] == 400 and not decisions.latest
+        assert _ask(address, "POST", "/reviews", {}, **own)[0] == 400 and not decisions.latest
         assert _ask(address, "POST", "/nothing", body, **own)[0] == 404
         for at in range(3):
-            status, text = _ask(address, "GET", f"/sample?token={token}&annotator=ann&at={at}")
+            status, text = _ask(address, "GET", f"/sample?token={token}&annotator=Ben&at={at}")
             found = json.loads(text)
+            assert found["annotator"] == "ann", "the token says who it is, whatever else the address says"
             turned = shown_order("ann", f"s{at}") == "21"
             assert status == 200 and not {"human", "reviews", "layers"} & found.keys()
             assert found["responses"][turned] == f"one {at}"
@@ -75,15 +81,55 @@ def test_decisions_through_the_socket_and_other_origins_refused(tmp_path: Path) 
                 assert status == 200 and json.loads(text)[0]["scores"][turned] == 7
                 assert json.loads(text)[0]["turned"] == turned
             assert _ask(address, "POST", "/decide", body | {"at": at}, **own)[0] == 200
-            one = decisions.latest["ann", f"s{at}"]
+            one = decisions.latest[f"s{at}"]
             assert one["label"] == (2 if turned else 1) and one["assisted"] == (at == 2) and one["seconds"] == 2.5
-        _ask(address, "POST", "/decide", body | {"choice": 0}, **own)
+        forwarded = own | {"Host": "localhost:9000", "Origin": "http://localhost:9000"}
+        assert _ask(address, "POST", "/decide", body | {"choice": 0}, **forwarded)[0] == 200, "through ssh -L 9000:..."
+        ben = {"X-Token": _token(server.address("Ben / é"))}
+        assert _ask(address, "POST", "/decide", body | {"annotator": "ann", "choice": 2}, **ben)[0] == 200
+        assert _token(server.address("ann")) != ben["X-Token"] and set(others.latest) == {"s0"}
     finally:
         server.shutdown()
         server.server_close()
-    again = Decisions(tmp_path / "d.jsonl")
-    assert again.latest == decisions.latest and again.latest["ann", "s0"]["label"] == 0
-    assert again.latest["ann", "s0"]["seconds"] == 5, "both decisions took their time"
+    decisions.close()
+    again = Decisions(tmp_path, "ann")
+    assert again.latest == decisions.latest and again.latest["s0"]["label"] == 0
+    assert again.latest["s0"]["seconds"] == 5, "both decisions took their time"
+    assert {name for name, _ in read_decisions(tmp_path)} == {"ann", "Ben / é"}
+    assert sorted(path.name for path in tmp_path.glob("*.jsonl")) == [file_of("Ben / é"), "annotations-ann.jsonl"]
+
+
+def test_every_person_has_a_file_and_one_process_at_a_time(tmp_path: Path) -> None:
+    """Also where a file system takes Ann and ann for one name; and what was kept in one file before counts on."""
+    names = ["ann", "Ann", "../../ann", "a/nn", "a_nn", ".", "é" * 100, "con\u202e", ""]
+    assert len({file_of(name).casefold() for name in names}) == len(names)
+    assert all(re.fullmatch(r"annotations-[a-z0-9_-]{0,60}\.jsonl", file_of(name)) for name in names)
+    line = {"id": "s", "label": 1, "seconds": 3, "assisted": False}
+    earlier = [{"annotator": "ann", **line}, {"annotator": "ben", **line}]
+    (tmp_path / EARLIER).write_text("".join(json.dumps(one) + "\n" for one in earlier) + '{"annotator": "ann", "i')
+    ann = Decisions(tmp_path, "ann")
+    assert set(ann.latest) == {"s"}
+    with pytest.raises(RunError, match="--annotators ann: another process"):
+        Decisions(tmp_path, "ann")
+    ben = Decisions(tmp_path, "ben")
+    ben.add("t\u2028", 2, 1.5)
+    # Ben's last line is being written while Ann's process starts again and the summary is read.
+    path = tmp_path / file_of("ben")
+    half = path.read_bytes() + b'{"annotator": "ben", "id'
+    path.write_bytes(half)
+    ann.close()
+    Decisions(tmp_path, "ann").add("u", 0, 1)
+    assert path.read_bytes() == half
+    assert {key: one["label"] for key, one in read_decisions(tmp_path).items()} == {
+        ("ann", "s"): 1,
+        ("ben", "s"): 1,
+        ("ben", "t\u2028"): 2,
+        ("ann", "u"): 0,
+    }
+
+
+def _token(address: str) -> str:
+    return parse_qs(urlsplit(address).query)["token"][0]
 
 
 def test_what_was_saved_survives_a_kill(
@@ -97,12 +143,12 @@ def test_what_was_saved_survives_a_kill(
     with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         url = urlsplit(process.stdout.readline().split(": ", 1)[1].strip())
-        token = url.query.split("&")[0].removeprefix("token=")
-        body = {"at": 0, "choice": 0, "annotator": "ann", "seconds": 4}
+        token = _token(url.geturl())
+        body = {"at": 0, "choice": 0, "seconds": 4}
         assert _ask(url.geturl(), "POST", "/reviews", body, **{"X-Token": token})[0] == 200
         assert _ask(url.geturl(), "POST", "/decide", body, **{"X-Token": token})[0] == 200
         process.send_signal(signal.SIGKILL)
-    with (tmp_path / "r" / "annotations.jsonl").open("a") as file:
+    with (tmp_path / "r" / "annotations-ann.jsonl").open("a") as file:
         file.write('{"annotator": "ann", "id"')
     found = json.loads(judge("annotate", "r", "--summary", "--json").stdout)
     with_reviews = found["seconds"]["with_reviews"]
@@ -111,9 +157,22 @@ def test_what_was_saved_survives_a_kill(
     text = judge("annotate", "r", "--summary").stdout
     assert "mean 4.0, median 4.0 (n = 1)" in text and "not known; give --hourly-wage" in text
     assert "give --judge-cost" in judge("annotate", "r", "--summary", "--hourly-wage", 20).stdout
-    (tmp_path / "r" / "annotations.jsonl").write_text("nonsense\n")
+    (tmp_path / "r" / "annotations-ann.jsonl").write_text("nonsense\n")
     with pytest.raises(RunError, match="line 1 is no decision"):
-        Decisions(tmp_path / "r" / "annotations.jsonl")
+        Decisions(tmp_path / "r", "ann")
+
+
+@pytest.mark.parametrize(
+    ("with_reviews", "alone", "told"),
+    [
+        (10, 27, "time          63% less: 2.7 times faster"),
+        (27, 10, "time          170% more: 2.7 times slower"),
+    ],
+)
+def test_the_summary_says_it_as_people_would(with_reviews: int, alone: int, told: str) -> None:
+    decisions = [_one("a", "x", 1, True, with_reviews), _one("a", "y", 1, False, alone)]
+    judged = {name: Judged(name, 1, None) for name in "xy"}
+    assert any(told in line for line in summary_text(summary(decisions, judged)))
 
 
 def _one(annotator: str, sample: str, label: int, assisted: bool, seconds: float) -> dict[str, Any]:

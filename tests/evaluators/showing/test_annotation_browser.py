@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from evaluators.showing.annotation import Decisions, shown_order
+from evaluators.showing.annotation import Decisions, read_decisions, shown_order
 from evaluators.showing.annotation.server import AnnotationServer
 from tests.browsing import Watched, chromium
 from tests.evaluators.conftest import ROOT
@@ -50,7 +50,8 @@ def _records(count: int = 4) -> list[dict[str, Any]]:
 
 @contextmanager
 def _serving(path: Path, count: int = 4) -> Iterator[AnnotationServer]:
-    server = AnnotationServer(_records(count), Decisions(path))
+    people = [Decisions(path, name) for name in ("ann", "ben")]
+    server = AnnotationServer(_records(count), people)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
@@ -58,11 +59,13 @@ def _serving(path: Path, count: int = 4) -> Iterator[AnnotationServer]:
     finally:
         server.shutdown()
         server.server_close()
+        for decisions in people:
+            decisions.close()
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[AnnotationServer]:
-    with _serving(tmp_path / "d.jsonl") as running:
+    with _serving(tmp_path) as running:
         yield running
 
 
@@ -76,6 +79,11 @@ def opened(browser: Browser, server: AnnotationServer) -> Iterator[Watched]:
     assert watched.said == [] and watched.outside(server.origin + "/") == []
     assert watched.page.title() == TITLE
     watched.page.close()
+
+
+def _latest(server: AnnotationServer) -> dict[tuple[str, str], dict[str, Any]]:
+    people = server.people.values()
+    return {(one.annotator, sample): found for one in people for sample, found in one.latest.items()}
 
 
 def _at(page: Page, number: int, total: int, done: int) -> None:
@@ -100,11 +108,11 @@ def test_decisions_by_keyboard_end_with_thanks(opened: Watched, server: Annotati
         page.keyboard.press(key)
     expect(page.locator("#place")).to_have_text("All 4 samples are labelled. Thank you.")
     page.keyboard.press("1")
-    labels = [server.decisions.latest["ann", f"s{n}"]["label"] for n in range(4)]
+    labels = [_latest(server)["ann", f"s{n}"]["label"] for n in range(4)]
     turned = [shown_order("ann", f"s{n}") == "21" for n in range(4)]
     assert labels == [2 if turned[0] else 1, 1 if turned[1] else 2, 0, 2 if turned[3] else 1]
-    assert not any(one["assisted"] for one in server.decisions.latest.values())
-    assert all(one["seconds"] > 0 for one in server.decisions.latest.values())
+    assert not any(one["assisted"] for one in _latest(server).values())
+    assert all(one["seconds"] > 0 for one in _latest(server).values())
 
 
 def test_going_back_shows_the_decision_and_changes_it(opened: Watched, server: AnnotationServer) -> None:
@@ -121,10 +129,10 @@ def test_going_back_shows_the_decision_and_changes_it(opened: Watched, server: A
     page.keyboard.press("b")
     _at(page, 1, 4, 2)
     expect(page.locator("[data-key='1']")).to_have_attribute("aria-pressed", "true")
-    before = server.decisions.latest["ann", "s0"]
+    before = _latest(server)["ann", "s0"]
     page.locator("[data-key='2']").click()
     _at(page, 3, 4, 2)
-    after = server.decisions.latest["ann", "s0"]
+    after = _latest(server)["ann", "s0"]
     assert {before["label"], after["label"]} == {1, 2} and after["seconds"] > before["seconds"]
 
 
@@ -149,7 +157,7 @@ def test_reviews_are_shown_on_demand_and_make_the_decision_assisted(opened: Watc
     expect(page.locator("#reviews")).to_be_hidden()
     page.keyboard.press("1")
     _at(page, 3, 4, 2)
-    assert [server.decisions.latest["ann", f"s{n}"]["assisted"] for n in range(2)] == [True, False]
+    assert [_latest(server)["ann", f"s{n}"]["assisted"] for n in range(2)] == [True, False]
     page.keyboard.press("b")
     _at(page, 2, 4, 2)
     page.keyboard.press("b")
@@ -157,7 +165,7 @@ def test_reviews_are_shown_on_demand_and_make_the_decision_assisted(opened: Watc
     expect(page.locator("#reviews")).to_be_hidden()
     page.keyboard.press("2")
     _at(page, 3, 4, 2)
-    assert server.decisions.latest["ann", "s0"]["assisted"], "who has seen the reviews once has seen them"
+    assert _latest(server)["ann", "s0"]["assisted"], "who has seen the reviews once has seen them"
 
 
 def test_several_people_at_once(opened: Watched, browser: Browser, server: AnnotationServer) -> None:
@@ -165,11 +173,13 @@ def test_several_people_at_once(opened: Watched, browser: Browser, server: Annot
     ben.page.goto(server.address("ben"))
     _at(ben.page, 1, 4, 0)
     assert _texts(ben.page) == _shown("ben", 0)
+    expect(ben.page.locator("#who")).to_have_text("ben")
+    expect(opened.page.locator("#who")).to_have_text("ann")
     opened.page.keyboard.press("1")
     _at(opened.page, 2, 4, 1)
     ben.page.keyboard.press("0")
     _at(ben.page, 2, 4, 1)
-    assert {key: one["label"] for key, one in server.decisions.latest.items()} == {
+    assert {key: one["label"] for key, one in _latest(server).items()} == {
         ("ann", "s0"): 1 if shown_order("ann", "s0") == "12" else 2,
         ("ben", "s0"): 0,
     }
@@ -186,7 +196,7 @@ def test_modified_and_held_keys_decide_nothing(opened: Watched, server: Annotati
     page.keyboard.up("0")
     page.keyboard.press("2")
     _at(page, 3, 4, 2)
-    assert [server.decisions.latest["ann", f"s{n}"]["label"] != 0 for n in range(2)] == [False, True]
+    assert [_latest(server)["ann", f"s{n}"]["label"] != 0 for n in range(2)] == [False, True]
 
 
 def _command(folder: Path, environment: dict[str, str]) -> tuple[subprocess.Popen[str], str]:
@@ -230,7 +240,7 @@ def test_what_was_decided_survives_a_kill_and_a_dead_server_is_told(
         process.send_signal(signal.SIGINT)
         said, _ = process.communicate(timeout=60)
     assert process.returncode == 0 and "decisions   ann 2" in said and "cost          not known" in said
-    latest = Decisions(tmp_path / "annotations.jsonl").latest
+    latest = read_decisions(tmp_path)
     assert [latest["ann", f"s{n}"]["assisted"] for n in range(2)] == [True, True], "opened before the kill counts"
     page.close()
 
@@ -253,5 +263,5 @@ def test_time_counts_while_the_page_is_seen(browser: Browser, server: Annotation
         page.clock.run_for(milliseconds)
     page.keyboard.press("0")
     _at(page, 3, 4, 2)
-    assert server.decisions.latest["ann", "s1"]["seconds"] == 7
+    assert _latest(server)["ann", "s1"]["seconds"] == 7
     page.close()

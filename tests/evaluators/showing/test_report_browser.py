@@ -165,3 +165,12 @@ def test_nothing_is_wider_than_a_phone(opened: Watched) -> None:
     _open(page, "s3 ")
     page.get_by_role("button", name="All reviews").click()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+@pytest.mark.parametrize("sign", ["\u202e", "\u2067", "\u200f", "\u061c"])
+def test_no_name_turns_the_scores_beside_it(opened: Watched, sign: str) -> None:
+    """Between 8 : 6 and 6 : 8 stands who won; the texts themselves stay as they are."""
+    made = opened.page.evaluate(
+        "(sign) => ['summary', 'pre'].map((tag) => element(tag, `by ${sign}judge: 8 : 6`).textContent)", sign
+    )
+    assert made == ["by \ufffdjudge: 8 : 6", f"by {sign}judge: 8 : 6"]

@@ -36,7 +36,9 @@ def test_every_figure_is_that_of_one_process(settings, flags, launch, tmp_path, 
     for ours, theirs in zip(one, several, strict=True):
         assert ours.keys() == theirs.keys()
         for name, value in ours.items():
-            assert theirs[name] == pytest.approx(value, rel=2e-5, abs=1e-9), (ours["step"], name)
+            # The spread of nearly equal losses: what rounding changes in each counts for more in it.
+            rounding = 1e-3 if name.endswith("_se") else 2e-5
+            assert theirs[name] == pytest.approx(value, rel=rounding, abs=1e-9), (ours["step"], name)
     weights, shared = (
         load_file(tmp_path / name / "checkpoints/step-000006/model.safetensors") for name in ("one", "several")
     )

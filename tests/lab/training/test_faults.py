@@ -179,7 +179,7 @@ def poison(kind: str, step: int):
 
     def init(self, *args, **kwargs):
         make(self, *args, **kwargs)
-        layer = self.bare_model.model.layers[1]
+        layer = self.learner.bare.model.layers[1]
 
         def forward(module, inputs, output):
             return output * float("nan") if self.progress.step + 1 == step else output

@@ -79,7 +79,8 @@ def test_updates_are_those_of_the_papers(name):
     assert float(layer.weight.detach()) == pytest.approx(weight, rel=1e-5)
 
 
-def test_published_sizes_are_the_design_table():
+def test_the_published_sizes_are_what_they_were():
+    """A change detector: runs of one name must be comparable over versions."""
     table = """
     llama_9m 4 128 352 4
     llama_20m 4 256 688 4
@@ -97,3 +98,14 @@ def test_published_sizes_are_the_design_table():
     rows = [line.split() for line in table.strip().splitlines()]
     expected = {name: tuple(map(int, numbers)) for name, *numbers in rows}
     assert {name: (s.layers, s.width, s.mlp_width, s.heads) for name, s in PRESETS.items()} == expected
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_size_is_named_after_its_parameters(name):
+    """Embedding, head (32,000 words each), and for each layer four attention and three MLP matrices."""
+    size = PRESETS[name]
+    layer = 4 * size.width**2 + 3 * size.width * size.mlp_width
+    parameters = 2 * 32_000 * size.width + size.layers * layer
+    named = float(name.removeprefix("llama_")[:-1]) * (1e6 if name.endswith("m") else 1e9)
+    assert 0.89 < parameters / named < (1.35 if name == "llama_1b" else 1.1)
+    assert size.width % size.heads == 0

@@ -59,8 +59,9 @@ def bare_loop(run: RunConfig) -> list[dict[str, float]]:
     figures = []
     for step in range(1, run.steps + 1):
         batch = next(batches)
-        logits = model(input_ids=batch["input_ids"], position_ids=batch.get("position_ids")).logits
-        loss = F.cross_entropy(logits.flatten(0, 1), batch["targets"].flatten(), ignore_index=-100)
+        with torch.autocast("cpu", torch.bfloat16, enabled=run.train.precision == "bf16"):
+            logits = model(input_ids=batch["input_ids"], position_ids=batch.get("position_ids")).logits
+        loss = F.cross_entropy(logits.float().flatten(0, 1), batch["targets"].flatten(), ignore_index=-100)
         optimizer.zero_grad()
         loss.backward()
         first = model.model.layers[0]
@@ -168,13 +169,17 @@ def test_activation_checkpointing_and_compile_change_no_number(settings):
             assert curve(run, figure) == pytest.approx(curve(plain, figure), rel=1e-4), (name, figure)
 
 
-def test_bf16_stays_close_and_keeps_float32_weights(settings):
+def test_bf16_is_autocast_over_float32_weights(settings):
     plain, half = settings(), settings("bf16", train__precision="bf16")
     assert pretrain(plain)
     AcceleratorState._reset_state(reset_partial_state=True)
     assert pretrain(half)
-    assert curve(half) == pytest.approx(curve(plain), rel=5e-3)
-    assert curve(half) != curve(plain)
+    expected = [figure["train/loss"] for figure in bare_loop(half)]
+    # Rounding of the norm that clips is later the rounding of a weight to bf16: only the first steps are the same.
+    assert curve(half)[:3] == pytest.approx(expected[:3], rel=1e-6)
+    assert curve(half) == pytest.approx(expected, rel=1e-4)
+    assert curve(plain)[:3] != pytest.approx(expected[:3], rel=5e-6), "the products are rounded to bf16"
+    assert curve(plain) == pytest.approx(expected, rel=5e-3)
     assert {parameter.dtype for parameter in load_model(half.run_dir).parameters()} == {torch.float32}
 
 
