@@ -64,11 +64,12 @@ def test_what_is_written_after_a_line_that_was_cut_short_is_not_lost_with_it(tmp
 def test_what_a_full_disk_does_not_take_is_written_later_whole(tmp_path: Path) -> None:
     log = metrics.MetricsLog(tmp_path)
     log.write({"step": 1})
-    real, log._file = log._file, Path("/dev/full").open("ab", buffering=0)
-    for step in (2, 3):
-        with pytest.raises(OSError, match="No space left"):
-            log.write({"step": step})
-    log._file.close()
+    real = log._file
+    with Path("/dev/full").open("ab", buffering=0) as full:
+        log._file = full
+        for step in (2, 3):
+            with pytest.raises(OSError, match="No space left"):
+                log.write({"step": step})
     log._file = real
     log.write({"step": 4})
     log.close()
