@@ -24,7 +24,7 @@ class _Deferred(ModuleType):
 
 def _run(package: ModuleType) -> None:
     if isinstance(package, _Deferred):
-        package.__class__ = ModuleType
+        package.__class__ = ModuleType  # type: ignore[assignment]
         assert package.__spec__ is not None and package.__spec__.loader is not None
         package.__spec__.loader.exec_module(package)
 
