@@ -98,7 +98,8 @@ def _registry(root: type, elsewhere: Mapping[str, str]) -> ConstructorRegistry:
         ]
         if kind is not root or not elsewhere:
             return StructConstructorSpec(kind, tuple(fields))
-        listed = tuple(StructFieldSpec(name, str | None, None, text) for name, text in elsewhere.items())
+        optional: Any = str | None
+        listed = tuple(StructFieldSpec(name, optional, None, text) for name, text in elsewhere.items())
 
         def without_listed(**values: Any) -> Any:
             return kind(**{name: value for name, value in values.items() if name not in elsewhere})
@@ -128,14 +129,14 @@ def _refuse(word: str, flags: Mapping[str, str], prog: str, console_outputs: boo
     raise SystemExit(EXIT_USAGE)
 
 
-def _flags(kind: type, above: str = "") -> dict[str, str]:
+def _flags(kind: Any, above: str = "") -> dict[str, str]:
     """Name of each flag -> its help."""
     found = {}
-    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+    for field in dataclasses.fields(kind):
         name = f"{above}{field.name.replace('_', '-')}"
-        if dataclasses.is_dataclass(field.default_factory):
-            assert isinstance(field.default_factory, type)
-            found |= _flags(field.default_factory, f"{name}.")
+        nested: Any = field.default_factory
+        if dataclasses.is_dataclass(nested):
+            found |= _flags(nested, f"{name}.")
         else:
             found[name] = _texts(kind).get(field.name, "")
     return found
