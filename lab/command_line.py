@@ -131,7 +131,7 @@ def _refuse(word: str, flags: Mapping[str, str], prog: str, console_outputs: boo
 
 def _flags(kind: Any, above: str = "") -> dict[str, str]:
     """Name of each flag -> its help."""
-    found = {}
+    found: dict[str, str] = {}
     for field in dataclasses.fields(kind):
         name = f"{above}{field.name.replace('_', '-')}"
         nested: Any = field.default_factory
