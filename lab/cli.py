@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from difflib import get_close_matches
 from importlib import import_module
 
 from lab.errors import EXIT_ERROR, of_the_disk
+from lab.quiet import print_any_name
 
 PROG = "depthlab"
 EXIT_INTERRUPTED = 130
@@ -56,9 +56,7 @@ def usage() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Dispatch to a subcommand; the exit code is its own, 2 for a wrong one."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal that knows ASCII alone shows the rest as codes
+    print_any_name()
     try:
         try:
             return _dispatch(argv)

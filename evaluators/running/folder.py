@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -46,9 +47,8 @@ def to_record(
     if judgement.verdict.winner not in (None, 0, 1, 2):
         raise ValueError(f"a verdict for response {judgement.verdict.winner!r}")
     layers = [[asdict(item) for item in layer] for layer in judgement.layers]
-    if calls is None:
-        reviews = (call for layer in judgement.layers for item in layer for call in item.calls)
-        calls = [*judgement.roles_calls, *reviews]
+    told = [*judgement.roles_calls, *(call for layer in judgement.layers for item in layer for call in item.calls)]
+    calls = told if calls is None else calls
     return {
         "id": pair.id,
         "digest": pair.digest,
@@ -70,9 +70,22 @@ def to_record(
         "roles_calls": [asdict(call) for call in judgement.roles_calls],
         "roles_failures": [asdict(failure) for failure in judgement.failures],
         "layers": layers,
+        "calls_elsewhere": [asdict(call) for call in _beyond(told, calls)],
         "spent": _spent(calls),
         "run": dict(run),
     }
+
+
+def _beyond(told: Sequence[Record], calls: Sequence[Record]) -> list[Record]:
+    """Calls that were made for a sample and stand in no part of what its network returned."""
+    left = Counter(call.key for call in told)
+    beyond = []
+    for call in calls:
+        if left[call.key]:
+            left[call.key] -= 1
+        else:
+            beyond.append(call)
+    return beyond
 
 
 def _spent(calls: Sequence[Record]) -> dict[str, Any]:

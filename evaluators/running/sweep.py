@@ -199,7 +199,7 @@ class _Bills:
 
     def add(self, record: Mapping[str, Any]) -> None:
         # The calls of roles that failed stand here too, and once more in their failures.
-        calls = [(0, call) for call in record["roles_calls"]]
+        calls = [(0, call) for call in (*record["roles_calls"], *record.get("calls_elsewhere", ()))]
         calls += [
             (at, call) for at, layer in enumerate(record["layers"], start=1) for item in layer for call in item["calls"]
         ]

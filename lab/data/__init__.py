@@ -2,8 +2,11 @@
 
     config.py     `DataConfig`, the `--data.*` flags
     sources.py    which kind of source is named: `local.py` (files, `builtin.py` for `builtin`) or `hub.py`
-    readers.py    one file -> raw values;  documents.py: raw value -> document, and the held-out split
-    tokenizer.py  load or train a tokenizer;  encoder.py: texts -> token ids
+    folders.py    the files of a folder;  opening.py: a file as UTF-8, from any archive or encoding of Unicode
+    readers.py    one file -> raw values;  records.py: those of JSON, and fields inside of others
+    documents.py  raw value -> document, and the held-out split
+    tokenizer.py  load or train a tokenizer;  encoder.py: texts -> token ids, where sealing.py makes the names of
+                  special tokens ordinary text;  begin.py: whether a begin token stands before each
     packing.py    token stream -> blocks -> batches
     indexed.py    sources tokenised once into files (`token_file.py`), in any order
     streamed.py   sources tokenised on the fly, by a fixed number of readers (`reader.py`: one of them)

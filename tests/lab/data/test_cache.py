@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -231,3 +234,18 @@ def test_a_whole_folder_that_came_meanwhile_is_not_moved_for_a_damaged_one(
     monkeypatch.setattr(cache, "_read", read_then_mend)
     assert build_once(key, build) == {"by": "other"}
     assert (key / "part").stat().st_nlink == 1
+
+
+@pytest.mark.parametrize(("code", "works"), [(errno.ENOSYS, True), (errno.ENOLCK, False), (errno.EOPNOTSUPP, False)])
+def test_a_file_system_without_locks_works_or_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, works: bool
+) -> None:
+    def refuse(file: int, operation: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    if works:
+        assert build_once(tmp_path / "made", lambda into: {"n": 1}) == {"n": 1}
+        return
+    with pytest.raises(DataError, match=r"cannot write the data cache .*--data\.cache-dir"):
+        build_once(tmp_path / "made", lambda into: {"n": 1})

@@ -23,7 +23,7 @@ from transformers import PreTrainedTokenizerFast
 
 from lab.data import Corpus, DataConfig, DataError, load_tokenizer, prepare, reader, sources, tokenizer
 from lab.data import corpus as corpus_module
-from lab.data.documents import Document, Skipped, as_document, in_share
+from lab.data.documents import Document, Skipped, as_document
 from lab.data.hub import HubSource
 from lab.data.loading import Batches
 from lab.data.packing import IGNORED
@@ -401,16 +401,13 @@ def write_lines(folder: Path, lines: list[str]) -> None:
     (folder / "shards" / "train.jsonl").write_text("\n".join(lines))
 
 
-def test_ids_of_a_stream_are_checked_as_they_come(tmp_path: Path) -> None:
-    texts = [f"{n}aaaa" for n in range(200)]
-    late = next(text for n in range(100) if not in_share(document(text := f"zz{n}"), 0.2))  # trained on
-    write_lines(tmp_path, [json.dumps({"text": text}) for text in [*texts, late]])
-    made = corpus(tmp_path)
-    made.check_vocabulary(made.max_token_id + 1)
-    batches = made.batches(rank=0, world_size=1, micro_batch=1)
-    assert take(batches, 5)
-    with pytest.raises(DataError, match="does not fit the model's vocabulary"):
-        take(batches, 200)
+def test_what_any_text_can_become_is_checked_before_a_stream_starts(folder: Path) -> None:
+    made = corpus(folder)
+    largest = max(number for token, number in BYTES.get_vocab().items() if token != tokenizer.END_TOKEN)
+    assert made.max_token_id == largest > made.heldout.tokens.max()
+    made.check_vocabulary(largest + 1)
+    with pytest.raises(DataError, match=f"token id {largest} does not fit the model's vocabulary of {largest}"):
+        made.check_vocabulary(largest)
 
 
 def test_bad_records_and_fields(tmp_path: Path) -> None:
@@ -433,6 +430,30 @@ def test_a_name_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     of_bytes = PreTrainedTokenizerFast(tokenizer_object=BYTES, eos_token=tokenizer.END_TOKEN)
     with pytest.raises(DataError, match=r"--data\.source allenai/c4: .*Couldn't reach.*--data\.source builtin"):
         prepare(DataConfig(source=("allenai/c4",)), of_bytes, seed=0, progress=False)
+
+
+def test_a_field_inside_of_others(tmp_path: Path) -> None:
+    write_lines(tmp_path, [json.dumps({"meta": {"text": f"text {n}", "n": n}}) for n in range(60)])
+    made = corpus(tmp_path, field="meta.text")
+    assert made.summary()["heldout_documents"] > 0
+    read = take(made.batches(rank=0, world_size=1, micro_batch=1), 5)
+    assert "text" in "".join(LETTERS[token] for batch in read for token in batch["input_ids"][0])
+    with pytest.raises(
+        DataError, match=r"no field 'meta.txt'.*'meta', 'meta.text', 'meta.n'; did you mean 'meta.text'"
+    ):
+        corpus(tmp_path, field="meta.txt")
+
+
+def test_a_data_set_with_a_script_says_where_its_parquet_copy_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    def refuse(name: str, subset: str | None) -> None:
+        raise RuntimeError(f"Dataset scripts are no longer supported, but found {name}.py")
+
+    monkeypatch.setattr(datasets, "load_dataset_builder", refuse)
+    of_bytes = PreTrainedTokenizerFast(tokenizer_object=BYTES, eos_token=tokenizer.END_TOKEN)
+    with pytest.raises(DataError, match=r"--data\.source some/set: Dataset scripts .* --revision refs/convert/parquet"):
+        prepare(DataConfig(source=("some/set",)), of_bytes, seed=0, progress=False)
 
 
 def test_an_unknown_subset(folder: Path) -> None:
