@@ -12,7 +12,7 @@ import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from difflib import SequenceMatcher
-from typing import Any, NoReturn, TypeVar, get_type_hints
+from typing import Annotated, Any, NoReturn, TypeVar, get_type_hints
 
 import docstring_parser
 import tyro
@@ -93,7 +93,9 @@ def _registry(root: type, elsewhere: Mapping[str, str]) -> ConstructorRegistry:
             return None
         hints = get_type_hints(kind, include_extras=True)
         fields = [
-            StructFieldSpec(field.name, hints[field.name], _default(field, info.default), _texts(kind).get(field.name))
+            StructFieldSpec(
+                field.name, _written(hints[field.name]), _default(field, info.default), _texts(kind).get(field.name)
+            )
             for field in dataclasses.fields(kind)
         ]
         if kind is not root or not elsewhere:
@@ -107,6 +109,14 @@ def _registry(root: type, elsewhere: Mapping[str, str]) -> ConstructorRegistry:
         return StructConstructorSpec(without_listed, (*listed, *fields))
 
     return registry
+
+
+def _written(hint: Any) -> Any:
+    """The type that is read from a word: that of `tyro.conf.arg(constructor=...)` where the field has one."""
+    for note in getattr(hint, "__metadata__", ()):
+        if (constructor := getattr(note, "constructor_factory", None)) is not None:
+            return Annotated[(constructor(), *hint.__metadata__)]
+    return hint
 
 
 def _default(field: dataclasses.Field[Any], instance: Any) -> Any:
