@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
 
+from lab.errors import EXIT_ERROR, of_the_disk
 from lab.quiet import print_any_name
 
 PROG = "depthlab"
@@ -67,6 +68,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Who reads, such as `head`, has seen enough. What is still buffered goes nowhere, or Python would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_PIPE
+    except OSError as error:
+        if (text := of_the_disk(error)) is None:
+            raise
+        print(f"error: {text}", file=sys.stderr)
+        if error.filename is None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_ERROR
 
 
 def _dispatch(argv: Sequence[str] | None) -> int:

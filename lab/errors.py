@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 EXIT_ERROR = 1
 """Exit code of a run that cannot start or go on."""
 EXIT_USAGE = 2
@@ -29,3 +31,19 @@ class LostRankError(RunError):
         super().__init__(text)
         self.reported_by = reported_by
         """The rank that tells it; rank 0 may be gone."""
+
+
+_OF_THE_DISK = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG)
+
+
+def of_the_disk(error: OSError) -> str | None:
+    """What a person has to know of a file that cannot be read or written; None for any other error."""
+    if error.errno not in _OF_THE_DISK:
+        return None
+    remedy = {
+        errno.ENOSPC: "make room on its disk",
+        errno.EDQUOT: "make room in the quota",
+        errno.EACCES: "ask for the permission, or name another place",
+        errno.EPERM: "ask for the permission, or name another place",
+    }.get(error.errno, "name another place")
+    return f"{error.filename or 'output'}: {error.strerror}; {remedy}"

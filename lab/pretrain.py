@@ -18,17 +18,21 @@ def main(argv: list[str] | None = None, *, prog: str = "lab/pretrain.py") -> int
         The exit code: 0 complete, 75 asked to stop and saved (go on with --resume latest), 2 impossible settings,
         1 a run that cannot start or go on.
     """
-    from lab.quiet import quieten
-
-    quieten()
     from lab.errors import EXIT_ERROR, EXIT_USAGE, ConfigError, LostRankError, UserError
+    from lab.light import without_torch
     from lab.training.signals import EXIT_STOPPED, ignore_repeats
-    from lab.training.start import parse
 
-    settings = partial(parse, sys.argv[1:] if argv is None else argv, prog=prog)
+    words = sys.argv[1:] if argv is None else argv
     try:
-        run = settings()
-        from lab.training.run import pretrain  # after parsing: a wrong flag should not wait for it
+        with without_torch():  # a wrong flag should not wait for it
+            from lab.training.start import parse
+
+            settings = partial(parse, words, prog=prog)
+            run = settings()
+            from lab.quiet import quieten
+
+            quieten()
+        from lab.training.run import pretrain
 
         complete = pretrain(run, settings)
     except UserError as error:

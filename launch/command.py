@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from lab import command_line
 from lab.errors import EXIT_ERROR, EXIT_USAGE, ConfigError, UserError
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def main(argv: Sequence[str], *, prog: str) -> int:
     """
     try:
         ours, flags = _split(argv, prog)
-        launch = tyro.cli(Launch, args=ours, prog=prog)
+        launch = command_line.read(Launch, ours, prog=prog)
         from lab.quiet import quieten
 
         quieten()

@@ -21,6 +21,7 @@ from lab.config.read import dump
 from lab.config.sections import RunConfig
 from lab.errors import RunError
 from lab.hashing import file_hash
+from lab.modes import as_umask
 from lab.parallel.collectives import all_sum, gather
 from lab.parallel.heartbeat import Heartbeat
 from lab.parallel.sharding import Sharding
@@ -90,6 +91,7 @@ class Saver:
 
         def complete() -> None:
             if accelerator.is_main_process:
+                as_umask(partial)
                 finish(folder, self._manifest(partial, progress, eval_loss))
 
         for part in (make, write, complete):

@@ -11,6 +11,8 @@ from typing import Annotated
 
 import tyro
 
+from lab import command_line
+
 
 @dataclass(frozen=True)
 class Convert:
@@ -28,7 +30,7 @@ class Convert:
 
 def main(argv: Sequence[str], *, prog: str) -> int:
     """Exit code 0, or 1 where nothing was written."""
-    wanted = tyro.cli(Convert, args=list(argv), prog=prog)
+    wanted = command_line.read(Convert, argv, prog=prog)
     from lab.quiet import quieten
 
     quieten()
@@ -57,6 +59,7 @@ def convert(wanted: Convert) -> dict[str, float]:
     from lab.checkpoint.search import resolve
     from lab.errors import ConfigError
     from lab.model.handover import hand_over
+    from lab.modes import check_place
     from normalization import schemes
 
     scheme = schemes.get(wanted.to).name
@@ -67,6 +70,7 @@ def convert(wanted: Convert) -> dict[str, float]:
             "(lns) can be undone by that norm's weights. To start training from the weights all the same: depthlab "
             f"pretrain --model.checkpoint {wanted.path} --normalization.scheme {wanted.to}"
         )
+    check_place("--out", Path(wanted.out))
     source = resolve(wanted.path)
     model = load_model(source)
     converted = normalization.from_pre_ln(copy.deepcopy(model))
@@ -78,7 +82,7 @@ def convert(wanted: Convert) -> dict[str, float]:
         save=converted.save_pretrained,
         how=f"`{Path(wanted.path).name}` turned into LayerNorm Scaling by depthlab: the norm weights of layer l times "
         "sqrt(l), so that it computes the same logits. Meant to be trained on.",
-        load="import normalization  # pip install depthlab\nfrom transformers import AutoModelForCausalLM\n\n"
+        load="import normalization  # of depthlab\nfrom transformers import AutoModelForCausalLM\n\n"
         f'model = AutoModelForCausalLM.from_pretrained("{out.name}")',
         bare=False,
     )

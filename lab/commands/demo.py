@@ -10,7 +10,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import tyro
+from lab import command_line
+from lab.errors import EXIT_ERROR, UserError
+from lab.modes import check_place
 
 SCHEMES = ("pre", "mix", "lns")
 RECENT = 10
@@ -37,8 +39,13 @@ class Demo:
 
 def main(argv: Sequence[str], *, prog: str) -> int:
     """The exit code is 0, or that of the first run that failed."""
-    demo = tyro.cli(Demo, args=list(argv), prog=prog)
+    demo = command_line.read(Demo, argv, prog=prog)
     folder = _fresh(Path(demo.out))
+    try:
+        check_place("--out", folder)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_ERROR
     rows = []
     for number, scheme in enumerate(SCHEMES, start=1):
         run_dir = folder / scheme
@@ -67,6 +74,7 @@ def main(argv: Sequence[str], *, prog: str) -> int:
     )
     report = write([str(folder / scheme) for scheme in SCHEMES], out=str(folder / "report.html"))
     print(f"\nThe three runs compared, to open in a browser: {report}")
+    print(f"next: depthlab compare {' '.join(str(folder / scheme) for scheme in SCHEMES)}")
     return 0
 
 

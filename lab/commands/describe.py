@@ -9,6 +9,8 @@ from typing import Annotated
 
 import tyro
 
+from lab import command_line
+
 
 @dataclass(frozen=True)
 class Describe:
@@ -24,7 +26,7 @@ def main(argv: Sequence[str], *, prog: str) -> int:
     """Exit code 0, or 1 where nothing can be loaded."""
     from lab.quiet import quieten
 
-    wanted = tyro.cli(Describe, args=list(argv), prog=prog)
+    wanted = command_line.read(Describe, argv, prog=prog)
     quieten()
     import normalization
     from lab.checkpoint import load_model

@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from lab import command_line
+
 
 @dataclass(frozen=True)
 class Export:
@@ -32,7 +34,7 @@ class Export:
 
 def main(argv: Sequence[str], *, prog: str) -> int:
     """Exit code 0, or 1 where nothing was written."""
-    wanted = tyro.cli(Export, args=list(argv), prog=prog)
+    wanted = command_line.read(Export, argv, prog=prog)
     from lab.quiet import quieten
 
     quieten()
@@ -43,7 +45,7 @@ def main(argv: Sequence[str], *, prog: str) -> int:
         return 1
     for kind, difference in differences.items():
         print(f"same logits on {kind} tokens: largest difference {difference:.1e} of the largest logit")
-    print(f"wrote {wanted.out}")
+    print(f"wrote {wanted.out}; its README.md says how to load it")
     return 0
 
 
@@ -57,9 +59,11 @@ def export(wanted: Export) -> dict[str, float]:
     from lab.checkpoint import load_model
     from lab.checkpoint.search import resolve
     from lab.model.handover import hand_over
+    from lab.modes import check_place
     from lab.runfolder.folder import versions
     from normalization.remote import save_with_code
 
+    check_place("--out", Path(wanted.out))
     source = resolve(wanted.path)
     model = load_model(source, dtype=wanted.dtype)
     scheme = normalization.spec(model).scheme

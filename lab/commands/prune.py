@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from lab import command_line
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -48,7 +50,7 @@ class Prune:
 
 def main(argv: Sequence[str], *, prog: str) -> int:
     """Exit code 0; 1 where nothing was written; 2 for an impossible setting."""
-    wanted = tyro.cli(Prune, args=list(argv), prog=prog)
+    wanted = command_line.read(Prune, argv, prog=prog)
     from lab.errors import ConfigError
     from lab.quiet import quieten
 
@@ -120,7 +122,7 @@ def prune(wanted: Prune) -> tuple[list[int], dict[str, float]]:
     stock = normalization.spec(smaller).scheme == family_of(smaller).stock_scheme
     load = "from transformers import AutoModelForCausalLM\n\n"
     if not stock:
-        load = f"import normalization  # pip install depthlab\n{load}"
+        load = f"import normalization  # of depthlab\n{load}"
     differences = hand_over(
         Path(target.source),
         smaller,

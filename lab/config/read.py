@@ -9,10 +9,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_type_hints
 
-import tyro
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from lab import command_line
 from lab.config import words
 from lab.config.sections import RunConfig
 from lab.errors import ConfigError
@@ -58,7 +58,8 @@ def _value(name: str, flags: list[str], otherwise: Any) -> str | None:
 def _cli(flags: list[str], base: RunConfig, prog: str) -> RunConfig:
     # Every rank parses; one of them says what is wrong.
     is_main = os.environ.get("RANK", "0") == "0"
-    return tyro.cli(RunConfig, args=flags, default=base, prog=prog, console_outputs=is_main)
+    listed = {"config": "YAML file with settings under the same names; flags override it."}
+    return command_line.read(RunConfig, flags, prog=prog, default=base, elsewhere=listed, console_outputs=is_main)
 
 
 def _take_config(argv: Sequence[str]) -> tuple[Path | None, list[str]]:

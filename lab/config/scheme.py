@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import tyro
 
 from lab.errors import ConfigError
-from normalization import schemes
+from normalization.schemes import get as get_scheme  # not from the package, which brings torch
+from normalization.schemes import names as scheme_names
 from normalization.specification import NormalizationSpec
 
 
@@ -34,8 +35,8 @@ class _Normalization:
 def _scheme_options() -> dict[str, tuple[Any, str]]:
     """Option -> (type, help) over all schemes, so that a new scheme's options are flags without an edit here."""
     options: dict[str, tuple[Any, str]] = {}
-    for name in schemes.names():
-        for option in schemes.get(name).options.values():
+    for name in scheme_names():
+        for option in get_scheme(name).options.values():
             if option.name in options and options[option.name][0] != option.type:
                 raise TypeError(f"two schemes give the option {option.name!r} different types")
             earlier = f"{options[option.name][1]}; " if option.name in options else ""
@@ -61,8 +62,8 @@ NormalizationConfig: Any = dataclasses.make_dataclass(
                 str,
                 tyro.conf.arg(
                     # Checked by the registry, which knows the nearest name; shown as the choices that there are.
-                    metavar="{" + ",".join(schemes.names(aliases=True)) + "}",
-                    help=" ".join(f"{name}: {schemes.get(name).summary.rstrip('.')}." for name in schemes.names()),
+                    metavar="{" + ",".join(scheme_names(aliases=True)) + "}",
+                    help=" ".join(f"{name}: {get_scheme(name).summary.rstrip('.')}." for name in scheme_names()),
                 ),
             ],
             field(default="pre"),

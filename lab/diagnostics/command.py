@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from lab import command_line
 from lab.diagnostics.options import Options
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def main(argv: Sequence[str], *, prog: str) -> int:
     from lab.errors import ConfigError, UserError
 
     try:
-        wanted = tyro.cli(Diagnose, args=list(argv), prog=prog, console_outputs=is_main)
+        wanted = command_line.read(Diagnose, argv, prog=prog, console_outputs=is_main)
         from lab.quiet import quieten
 
         quieten()
@@ -86,8 +87,11 @@ def _diagnose(wanted: Diagnose) -> None:
     from lab.diagnostics.record import load
     from lab.diagnostics.show import show
     from lab.errors import ConfigError
+    from lab.modes import check_place
 
     only = registry.chosen(wanted.only)
+    if wanted.out is not None:
+        check_place("--out", Path(wanted.out))
     shown = None if wanted.only is None else only
     if Path(wanted.path).suffix == ".json":
         print(show(load(wanted.path), shown))
@@ -125,6 +129,8 @@ def _diagnose(wanted: Diagnose) -> None:
             records = [runs.diagnose(targets.of_path(wanted.path), plan)]
     finally:
         processes.leave()
+    if run and not wanted.show:
+        say(f"next: depthlab report {wanted.path}")
     if wanted.show:
         say("\n" + "\n\n\n".join(show(record, shown) for record in records))
 

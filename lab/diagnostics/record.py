@@ -17,6 +17,7 @@ from lab.diagnostics.engine.probe import Probe
 from lab.diagnostics.values import Drawn, Figure
 from lab.errors import RunError
 from lab.hashing import file_hash
+from lab.modes import as_umask
 
 FORMAT = 1
 """Version of the files; a reader refuses newer ones."""
@@ -134,6 +135,7 @@ class Record:
         tensors, partial = path.with_suffix(".safetensors"), path.with_name(f".{path.stem}.partial")
         try:
             save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, partial)
+            as_umask(partial)
             content["arrays"] = {"file": tensors.name, "xxh3_128": file_hash(partial)}
             text = json.dumps(content, indent=1, allow_nan=False, default=str) + "\n"
             os.replace(partial, tensors)

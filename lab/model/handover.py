@@ -21,6 +21,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 import normalization
 from lab.checkpoint import manifest
 from lab.errors import RunError
+from lab.modes import as_umask, check_place
 from lab.runfolder.folder import ENVIRONMENT, versions
 
 TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 4e-3}
@@ -81,6 +82,7 @@ def hand_over(
     """
     if out.exists():
         raise RunError(f"--out {out}: exists already and is never overwritten")
+    check_place("--out", out)
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -101,6 +103,7 @@ def hand_over(
         (partial / "README.md").write_text(
             _card(source, model, out.name, how, load, differences, original), encoding="utf-8"
         )
+        as_umask(partial)
         os.replace(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

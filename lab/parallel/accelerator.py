@@ -170,6 +170,4 @@ def _require_trackers(trackers: Sequence[str]) -> None:
 
     for tracker in trackers:
         if find_spec(_EXTRAS[tracker]) is None:
-            raise ConfigError(
-                f"--log.trackers {tracker}: the package is not installed; pip install 'depthlab[{tracker}]'"
-            )
+            raise ConfigError(f"--log.trackers {tracker}: the package is not installed; pip install {tracker}")

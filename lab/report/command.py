@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from lab import command_line
+
 if TYPE_CHECKING:
     from lab.report.content import Content
 
@@ -39,7 +41,7 @@ def main(argv: Sequence[str], *, prog: str) -> int:
     from lab.errors import ConfigError, UserError
 
     try:
-        wanted = tyro.cli(Report, args=list(argv), prog=prog)
+        wanted = command_line.read(Report, argv, prog=prog)
         if not wanted.paths:
             raise ConfigError("name at least one run folder, or a record (.json) of depthlab diagnose")
         if wanted.live:
@@ -53,7 +55,8 @@ def main(argv: Sequence[str], *, prog: str) -> int:
             return 0
         if wanted.port:
             raise ConfigError("--port: only with --live")
-        print(write(list(wanted.paths), out=wanted.out, kind=wanted.format))
+        file = write(list(wanted.paths), out=wanted.out, kind=wanted.format)
+        print(f"wrote {file}" + ("; open it in a browser" if wanted.format == "html" else ""))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1

@@ -23,9 +23,9 @@ FINAL = {
     "eval/loss": ("held-out loss", "nats/token"),
     "eval/loss_se": ("its standard error over documents", "nats/token"),
     "eval/bits_per_byte": ("held-out bits", "bits/byte"),
-    "train/loss": ("training loss", "nats/token"),
-    "train/grad_norm": ("gradient norm", "nats/token"),
-    "train/tokens_per_second": ("throughput", "tokens/s"),
+    "train/loss": ("training loss, median of the last tenth", "nats/token"),
+    "train/grad_norm": ("gradient norm, median of the last tenth", "nats/token"),
+    "train/tokens_per_second": ("throughput, median of the last tenth", "tokens/s"),
 }
 """Metric -> name and unit in the table of final figures; those of the diagnostics' summary follow."""
 
@@ -151,7 +151,7 @@ def _summary(run: Run) -> dict[str, Any]:
 
 def _end(run: Run, name: str) -> float | None:
     if name in FINAL:
-        value = run.last(name)
+        value = run.recent(name) if name.startswith("train/") else run.last(name)
     else:
         figure = _summary(run).get(name)
         value = None if figure is None else float(figure.values)

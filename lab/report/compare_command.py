@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from lab import command_line
+
 if TYPE_CHECKING:
     from lab.report.compare import Interval
 
@@ -30,7 +32,7 @@ def main(argv: Sequence[str], *, prog: str) -> int:
     from lab.errors import ConfigError, UserError
 
     try:
-        wanted = tyro.cli(Compare, args=list(argv), prog=prog)
+        wanted = command_line.read(Compare, argv, prog=prog)
         if len(wanted.paths) < 2:
             raise ConfigError("name at least two runs; depthlab report shows a single one")
         _print(list(wanted.paths))

@@ -38,7 +38,7 @@ def write_images(figures: Sequence[go.Figure], files: Sequence[Path]) -> None:
         import kaleido
         from choreographer.errors import ChromeNotFoundError
     except ImportError as error:
-        raise RunError("figures as PNG need kaleido: pip install 'depthlab[markdown]'") from error
+        raise RunError("figures as PNG need kaleido: pip install kaleido") from error
     options = {"format": "png", "scale": SCALE}
     figures_of = [
         {"fig": figure, "path": str(file), "opts": options} for figure, file in zip(figures, files, strict=True)

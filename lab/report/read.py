@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,6 +69,15 @@ class Run:
         """The last value of a metric."""
         values = self.series(name)[1]
         return values[-1] if values else None
+
+    def recent(self, name: str) -> float | None:
+        """The median of a metric over the last tenth of the run's steps, or over its last 10 values if those are more:
+        one step's value is mostly noise."""
+        steps, values = self.series(name)
+        if not values or math.isnan(values[-1]):
+            return self.last(name)
+        tenth = sum(step > 0.9 * steps[-1] for step in steps)
+        return statistics.median(value for value in values[-max(tenth, 10) :] if not math.isnan(value))
 
 
 def _number(value: Any) -> float:

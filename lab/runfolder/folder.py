@@ -16,6 +16,7 @@ import torch
 from lab.config.read import dump
 from lab.config.sections import RunConfig
 from lab.errors import RunError
+from lab.modes import check_place
 from lab.runfolder.history import history
 from lab.runfolder.writer import is_empty
 
@@ -40,8 +41,9 @@ def refuse_existing(folder: Path) -> None:
     """A run folder with anything in it is never overwritten.
 
     Raises:
-        RunError: it exists.
+        RunError: it exists, or cannot be made.
     """
+    check_place("--run-dir", folder)
     if folder.exists() and (not folder.is_dir() or not is_empty(folder)):
         raise RunError(
             f"--run-dir {folder}: exists already and is never overwritten; choose another folder, or go on with "

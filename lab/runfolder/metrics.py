@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,32 +15,48 @@ SUPERSEDED = "metrics.superseded.jsonl"
 
 
 class MetricsLog:
-    """Appends records; each is on disk as a whole line before the next one is begun."""
+    """Appends records; each is on disk as a whole line before the next one is begun. What a full disk does not take
+    waits in memory, and is tried again with the next record."""
 
     def __init__(self, run_dir: Path) -> None:
         cut = _ends_in_mid_line(run_dir / NAME)
-        self._file = (run_dir / NAME).open("a", encoding="utf-8")
-        if cut:  # by a crash: what comes now must not be lost with it
-            self._file.write("\n")
+        self._file = (run_dir / NAME).open("ab", buffering=0)
+        self._waiting = b"\n" if cut else b""  # cut by a crash: what comes now must not be lost with it
 
     def write(self, record: dict[str, Any]) -> None:
-        """Append one record; a figure that is not finite becomes null, since JSON has no word for it."""
+        """Append one record; a figure that is not finite becomes null, since JSON has no word for it.
+
+        Raises:
+            OSError: it waits in memory.
+        """
         plain = {
             key: None if isinstance(value, float) and not math.isfinite(value) else value
             for key, value in record.items()
         }
-        self._file.write(json.dumps(plain, allow_nan=False) + "\n")
-        self._file.flush()
+        self._waiting += json.dumps(plain, allow_nan=False).encode() + b"\n"
+        self._write()
+
+    def _write(self) -> None:
+        size = os.fstat(self._file.fileno()).st_size
+        rest = self._waiting
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError:
+            with suppress(OSError):
+                self._file.truncate(size)  # no half line stays
+            raise
+        self._waiting = b""
 
     def sync(self) -> None:
-        """Bring what was written to disk, so that a power cut leaves no holes in it."""
-        self._file.flush()
+        """Bring what was written to disk, so that a power cut leaves no holes in it. Raises OSError as `write`."""
+        self._write()
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Close the file."""
-        self.sync()
-        self._file.close()
+        """Close the file. Raises OSError as `write`."""
+        with self._file:
+            self.sync()
 
 
 def read(run_dir: Path, say: Callable[[str], None] = lambda text: None) -> list[dict[str, Any]]:

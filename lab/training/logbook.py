@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,7 @@ class Logbook:
         self._budget = budget
         self.flops_per_token, self.peak_flops = flops_per_token, peak_flops
         self._metrics: metrics.MetricsLog | None = None
+        self._failure: str | None = None
         self._report: TrackedReport | None = None
 
     def open(self) -> None:
@@ -55,7 +57,11 @@ class Logbook:
         if self._accelerator.is_main_process:
             self._metrics = metrics.MetricsLog(Path(self._run.run_dir))
         if self._run.log.trackers:
-            self._accelerator.init_trackers(self._run.log.project, config=_tracker_config(self._run))
+            # Of a run that a crash has ended, TensorBoard has steps that come again: it is told to drop those.
+            kwargs = {"tensorboard": {"purge_step": self._progress.step + 1}} if self._progress.step else {}
+            self._accelerator.init_trackers(
+                self._run.log.project, config=_tracker_config(self._run), init_kwargs=kwargs
+            )
             if self._accelerator.is_main_process:
                 from lab.report.trackers import TrackedReport
 
@@ -65,17 +71,36 @@ class Logbook:
     def sync(self) -> None:
         """Bring metrics.jsonl to disk."""
         if self._metrics is not None:
-            self._metrics.sync()
+            self._keep(self._metrics.sync)
 
-    def close(self) -> None:
-        """Close metrics.jsonl."""
-        if self._metrics is not None:
-            self._metrics.close()
+    def close(self) -> str | None:
+        """Close metrics.jsonl; returns what was lost of it, if anything."""
+        if self._metrics is None or self._keep(self._metrics.close) is None:
+            return None
+        return (
+            f"{self._run.run_dir}: the last records of {metrics.NAME} could not be written ({self._failure}) and are "
+            "lost; the checkpoints that were told of are whole. Make room on its disk"
+        )
+
+    def _keep(self, write: Callable[[], None]) -> str | None:
+        """Write to metrics.jsonl; why it could not be, which costs no step and no checkpoint."""
+        before, self._failure = self._failure, None
+        try:
+            write()
+        except OSError as error:
+            self._failure = error.strerror or str(error)
+            if before is None:
+                self._console.warn(
+                    f"step {self._progress.step}: {metrics.NAME} cannot be written ({self._failure}); its records wait "
+                    f"in memory. Make room on the disk of {self._run.run_dir}"
+                )
+        return self._failure
 
     def record(self, figures: dict[str, Any]) -> None:
         """Write figures down, with step and tokens; trackers get the numbers among them."""
-        if self._metrics is not None:
-            self._metrics.write({"step": self._progress.step, "tokens": self._progress.tokens, **figures})
+        if (log := self._metrics) is not None:
+            record = {"step": self._progress.step, "tokens": self._progress.tokens, **figures}
+            self._keep(lambda: log.write(record))
         numbers = {key: value for key, value in figures.items() if isinstance(value, float)}
         if self._run.log.trackers and numbers:
             self._accelerator.log(numbers, step=self._progress.step)

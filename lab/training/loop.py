@@ -135,13 +135,18 @@ class Trainer:
         except UserError:  # all ranks raise it; after other errors the process group cannot be left in order
             self.close()
             raise
-        self.close()
+        if (lost := self.close()) is not None:
+            raise RunError(lost)
+        if complete:
+            folder = self.run_config.run_dir
+            self.process.console.say(f"next: depthlab diagnose {folder}; depthlab report {folder}")
         return complete
 
-    def close(self) -> None:
-        """Close the logbook and leave the process group."""
-        self.logbook.close()
+    def close(self) -> str | None:
+        """Close the logbook and leave the process group; returns what was lost of the records, if anything."""
+        lost = self.logbook.close()
         leave(self.process.accelerator, self.learner.model)
+        return lost
 
     def _loop(self, stop_request: StopRequest) -> bool:
         run, steps = self.run_config, self.budget.steps

@@ -17,7 +17,8 @@ LAB = Path(lab.__file__).parent
 REPOSITORY = LAB.parent
 
 FLOORS = [
-    ["errors", "hashing", "quiet"],
+    ["errors", "hashing", "light", "quiet"],
+    ["command_line", "modes"],
     ["data"],
     ["config"],
     ["runfolder", "parallel"],

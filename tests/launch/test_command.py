@@ -48,7 +48,7 @@ def test_several_machines_get_a_line_each(flags, tmp_path):
         (["--nodes", "0", "--"], "--nodes 0: must be at least 1"),
         (["--preset", "single", "--processes-per-node", "2", "--"], "--preset single: one process, not 1 x 2"),
         (["--", "--optim.lr", "-1"], "--optim.lr -1.0: must be positive"),
-        (["--", "--optim.lrr", "1"], "Unrecognized options: --optim.lrr"),
+        (["--", "--optim.lrr", "1"], "--optim.lrr: no such flag; did you mean --optim.lr?"),
         (["--nodes", "2", "--", "--train.global-batch", "32"], "say which machine this is, --machine-rank 0 to 1"),
         (["--nodes", "2", "--machine-rank", "0", "--", "--train.global-batch", "32"], "--main-address HOST"),
     ],

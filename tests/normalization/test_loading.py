@@ -316,7 +316,7 @@ def test_a_stock_class_refuses(tmp_path: Path, family: str, scheme: str) -> None
             continue
         with pytest.raises(Exception) as caught:
             kind.from_pretrained(tmp_path)
-        for part in (f"the normalization scheme '{scheme}'", "pip install depthlab", "`import normalization`"):
+        for part in (f"the normalization scheme '{scheme}'", "the Python package depthlab", "`import normalization`"):
             assert part in str(caught.value), (kind, part)
 
 
@@ -370,7 +370,7 @@ print("\\n" + json.dumps(results))
     results = json.loads(done.stdout.splitlines()[-1])
     assert len(results) == 6 * len(list(tmp_path.iterdir()))
     for folder, name, message in results:
-        assert "pip install depthlab" in message and "`import normalization`" in message, (folder, name, message)
+        assert "the Python package depthlab" in message and "`import normalization`" in message, (folder, name, message)
 
 
 # -- safetensors only --------------------------------------------------------------------------------------------------

@@ -116,7 +116,7 @@ def test_a_trained_lns_run_becomes_a_stock_checkpoint(run, depthlab, tmp_path: P
     done = depthlab("export", folder, "--to", "stock", "--out", out)
     assert done.returncode == 0, done.stderr
     assert "same logits on random tokens" in done.stdout and "same logits on text tokens" in done.stdout
-    assert done.stdout.splitlines()[-1] == f"wrote {out}"
+    assert done.stdout.splitlines()[-1] == f"wrote {out}; its README.md says how to load it"
 
     original, tokenizer = load_model(folder).eval(), AutoTokenizer.from_pretrained(folder / "tokenizer")
     expected = answers(original, tokenizer)

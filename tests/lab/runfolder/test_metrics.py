@@ -59,3 +59,18 @@ def test_what_is_written_after_a_line_that_was_cut_short_is_not_lost_with_it(tmp
     assert said == ["metrics.jsonl: line 2 cut short or damaged; left out"]
     metrics.MetricsLog(tmp_path).close()
     assert (tmp_path / metrics.NAME).read_text().count("\n") == 3
+
+
+def test_what_a_full_disk_does_not_take_is_written_later_whole(tmp_path: Path) -> None:
+    log = metrics.MetricsLog(tmp_path)
+    log.write({"step": 1})
+    real = log._file
+    with Path("/dev/full").open("ab", buffering=0) as full:
+        log._file = full
+        for step in (2, 3):
+            with pytest.raises(OSError, match="No space left"):
+                log.write({"step": step})
+    log._file = real
+    log.write({"step": 4})
+    log.close()
+    assert [record["step"] for record in metrics.read(tmp_path)] == [1, 2, 3, 4]

@@ -239,7 +239,7 @@ def test_resume_of_nothing_and_of_another_run_are_refused(settings):
         ({"model__vocab_size": 100}, ["vocab", "100"]),
         ({"train__precision": "fp16"}, ["--train.precision fp16", "GPU"]),
         ({"model__attention": "flash_attention_2"}, ["--model.attention flash_attention_2", "GPU"]),
-        ({"log__trackers": "wandb"}, ["--log.trackers wandb", "depthlab[wandb]"]),
+        ({"log__trackers": "wandb"}, ["--log.trackers wandb", "pip install wandb"]),
         ({"model__config": "no/such/model"}, ["--model.config no/such/model"]),
         ({"normalization__scheme": "mix", "normalization__post_layers": 9}, ["post_layers", "9", "3"]),
     ],

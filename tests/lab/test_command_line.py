@@ -1,0 +1,96 @@
+"""What a command line answers: fast, one line for a wrong flag, texts wrapped once."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from itertools import pairwise
+
+import pytest
+
+from lab import cli
+
+PROGRAM = """
+import sys
+from lab import cli
+try:
+    code = cli.main(sys.argv[1:])
+except SystemExit as end:
+    code = end.code
+print(sorted({"torch", "transformers"} & set(sys.modules)), file=sys.stderr)
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--optim.lrr", "1"], ["--optim.lr", "x"], ["--optim.lr", "-1"]])
+def test_no_answer_to_a_command_line_waits_for_torch(words):
+    done = subprocess.run([sys.executable, "-c", PROGRAM, "pretrain", *words], capture_output=True, text=True)
+    assert done.returncode == (0 if words == ["--help"] else 2)
+    assert done.stderr.splitlines()[-1] == "[]"
+
+
+def test_the_schemes_of_a_command_line_leave_the_package_whole():
+    program = (
+        "from lab.light import without_torch\n"
+        "with without_torch():\n"
+        "    from lab.config.scheme import NormalizationConfig\n"
+        "import normalization, transformers, sys\n"
+        "assert isinstance(NormalizationConfig().spec(), normalization.NormalizationSpec)\n"
+        "transformers.AutoConfig.for_model('depthlab_llama')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [
+        ("--optim.learning-rate", "--optim.lr"),
+        ("--learning_rate", "--optim.lr"),
+        ("--optim.lrr", "--optim.lr"),
+        ("--lr", "--optim.lr"),
+        ("--seed", "--train.seed"),
+        ("--config-file", "--config"),
+        ("--resum", "--resume"),
+        ("--optim.weight_decai", "--optim.weight-decay"),
+    ],
+)
+def test_a_wrong_flag_gets_one_line_with_the_nearest(wrong, meant, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["pretrain", wrong, "3"])
+    said = capsys.readouterr().err
+    assert caught.value.code == 2 and len(said.splitlines()) == 1
+    assert said.startswith(f"error: {wrong}: no such flag; did you mean {meant}?")
+
+
+LAB_COMMANDS = [name for name in cli.COMMANDS if name != "judge"]
+
+
+@pytest.mark.parametrize("name", LAB_COMMANDS)
+def test_help_is_wrapped_once_and_positionals_have_names(name, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        cli.main([name, "--help"])
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines()[1:])) <= 80  # the first is the usage
+    assert "default: ''" not in text and not re.search(r"^\W*STR( |$)", text, re.MULTILINE)
+    lines = [line.strip("│ ") for line in text.splitlines()]
+    # A line that ends early goes on in the next only where a word would not have fitted.
+    early = [
+        (line, after)
+        for line, after in pairwise(lines)
+        if line
+        and after
+        and line[0] != "-"
+        and line[-1].isalpha()
+        and after[0].islower()
+        and len(line) + len(after.split()[0]) < 45
+    ]
+    assert early == []
+
+
+def test_the_config_file_is_among_the_flags(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["pretrain", "--help"])
+    assert re.search(r"^\W*--config ", capsys.readouterr().out, re.MULTILINE)
