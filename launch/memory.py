@@ -24,6 +24,8 @@ BUCKET = 500_000_000
 """Elements of DeepSpeed's buffer for gradients on their way (`reduce_bucket_size`); allocated whole."""
 MAX_LIVE = 1_000_000_000
 """Weights that ZeRO-3 leaves gathered, at most (`stage3_max_live_parameters`)."""
+PREFETCH = 50_000_000
+"""Weights that ZeRO-3 gathers at once ahead of need (`stage3_prefetch_bucket_size`)."""
 T5_VOCABULARY = 32_100
 
 
@@ -114,10 +116,11 @@ def estimate(run: RunConfig, preset: Preset, shape: Shape, *, nodes: int, proces
     computes_in_bf16 = preset.distributed_type in ("DEEPSPEED", "FSDP")
     activations = activation_bytes(run, shape, half_weights=computes_in_bf16)
     gpu = states | activations
-    if preset.zero_stage in (1, 2):
-        # What is sent is flattened into an fp32 copy (DeepSpeed 0.19, stage_1_and_2.py: allreduce_bucket) at the end
-        # of the backward pass, when the activations are gone.
-        gpu["buffers"] += max(0.0, 4.0 * min(shape.parameters, BUCKET) - sum(activations.values()))
+    if preset.zero_stage:
+        # What is sent is flattened into an fp32 copy (DeepSpeed 0.19: allreduce_bucket in stage_1_and_2.py,
+        # reduce_scatter_coalesced) at the end of the backward pass, when activations and prefetched weights are gone.
+        prefetched = states.get("prefetched", 0.0)
+        gpu["buffers"] += max(0.0, 4.0 * min(shape.parameters, BUCKET) - sum(activations.values()) - prefetched)
     if run.monitors.every and "update_ratio" not in run.monitors.off:
         whole = preset.distributed_type in ("NO", "MULTI_GPU")
         gpu["monitors"] = 4.0 * shape.parameters / (1 if whole else processes)  # the weights before the update
@@ -150,14 +153,20 @@ def state_bytes(
     weights = size * (n if preset.zero_stage < 3 else share)
     gradients = 4.0 * (n if preset.zero_stage < 2 else share)
     optimizer = 12.0 * share
-    buffers = 4.0 * BUCKET + (size * min(n, MAX_LIVE) if preset.zero_stage == 3 else 0.0)
+    buffers = 4.0 * BUCKET
     if preset.zero_stage < 3 and bf16:
         # The bf16 gradients of a micro-batch; ZeRO-1 (BF16_Optimizer) has no bucket.
         buffers = 2.0 * n + (2.0 * BUCKET if preset.zero_stage == 2 else 0.0)
+    ahead = {}
+    if preset.zero_stage == 3:
+        # What is gathered ahead comes in one piece, which stays beside its copy in each weight until the last of them
+        # has been used (AllGatherCoalescedHandle in partition_parameters.py).
+        buffers += size * min(n, MAX_LIVE)
+        ahead = {"prefetched": size * min(n, PREFETCH)}
     if preset.offload:
         # The gradients of the step stay in fp32 as well.
-        return {"buffers": buffers, "in the machine": weights + size * share + 4.0 * share + optimizer}
-    return {"weights": weights, "gradients": gradients, "optimizer": optimizer, "buffers": buffers}
+        return {"buffers": buffers, **ahead, "in the machine": weights + size * share + 4.0 * share + optimizer}
+    return {"weights": weights, "gradients": gradients, "optimizer": optimizer, "buffers": buffers, **ahead}
 
 
 def activation_bytes(run: RunConfig, shape: Shape, *, half_weights: bool) -> dict[str, float]:

@@ -16,7 +16,7 @@ from lab.config.read import parse
 from lab.model.build import build_model
 from lab.model.loss import token_loss_sum
 from launch import presets
-from launch.memory import BUCKET, MAX_LIVE, activation_bytes, estimate, measure, state_bytes
+from launch.memory import BUCKET, MAX_LIVE, PREFETCH, activation_bytes, estimate, measure, state_bytes
 from tests.launch.conftest import ENVIRONMENT, run
 
 
@@ -128,6 +128,7 @@ def test_bytes_per_parameter_are_what_deepspeed_holds(name, precision, tmp_path)
     shape, _ = measure(settings())
     states = state_bytes(preset, shape, bf16=precision == "bf16", processes=2)
     del states["buffers"]
+    states.pop("prefetched", None)
     # A layer or two of sixteen is on its way at any moment.
     measured = json.loads((tmp_path / "bytes.json").read_text())
     assert measured == pytest.approx(sum(states.values()) / shape.parameters, abs=0.55)
@@ -146,8 +147,8 @@ PEAK = {
     "--monitors.every": "1",
 }
 """States, activations, logits and the monitors' copy weigh alike; the micro-batches are accumulated."""
-BUCKETS = {("zero1", "fp32"): 4, ("zero2", "fp32"): 4, ("zero2", "bf16"): 2, ("zero3", "fp32"): 4, ("zero3", "bf16"): 4}
-"""Bytes of an element of DeepSpeed's bucket. It is allocated whole, whatever the model, and would hide all else."""
+BUCKETS = {("zero1", "bf16"): 0, ("zero2", "bf16"): 2}
+"""Bytes of an element of DeepSpeed's bucket, where not 4; allocated whole, whatever the model, it would hide all else."""
 
 
 @pytest.fixture(scope="session")
@@ -164,11 +165,7 @@ def counter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize(
     "name",
-    [
-        name if name == "single" else pytest.param(name, marks=pytest.mark.slow)
-        for name in presets.NAMES
-        if name != "zero3-offload"  # on CPU processes its GPU and its machine are one memory
-    ],
+    [name if name == "single" else pytest.param(name, marks=pytest.mark.slow) for name in presets.NAMES],
 )
 def test_the_estimate_is_within_a_tenth_of_the_peak_of_a_real_process(name, precision, flags, counter, tmp_path):
     preset, processes = presets.get(name), 1 if name == "single" else 2
@@ -188,9 +185,9 @@ def test_the_estimate_is_within_a_tenth_of_the_peak_of_a_real_process(name, prec
     asked = parse([str(word) for word in words], prog="t")
     shape, _ = measure(asked)
     found = estimate(asked, preset, shape, nodes=1, processes_per_node=processes)
-    print(f"MEASURED {name} {precision} {measured / shape.parameters:.2f} {found.total / shape.parameters:.2f}")
-    bucket = BUCKETS.get((name, precision), 0) * BUCKET
-    assert found.total - bucket == pytest.approx(measured - bucket, rel=0.1)
+    bucket = BUCKET * (BUCKETS.get((name, precision), 4) if preset.zero_stage else 0)
+    # Offloaded, the states are in the memory of the machine, which on CPU processes is the GPU's as well.
+    assert found.total + found.machine / processes - bucket == pytest.approx(measured - bucket, rel=0.1)
 
 
 def test_shares_and_buffers_by_hand():
@@ -200,7 +197,7 @@ def test_shares_and_buffers_by_hand():
     n = shape.parameters
     assert n == 32 * (4 * 4096**2 + 3 * 4096 * 11008 + 2 * 4096) + 2 * 500 * 4096 + 4096
     zero3 = state_bytes(presets.get("zero3"), shape, bf16=True, processes=8)
-    assert sum(zero3.values()) == pytest.approx(18 * n / 8 + 4 * BUCKET + 2 * MAX_LIVE)
+    assert sum(zero3.values()) == pytest.approx(18 * n / 8 + 4 * BUCKET + 2 * MAX_LIVE + 2 * PREFETCH)
     assert sum(state_bytes(presets.get("ddp"), shape, bf16=True, processes=8).values()) == 18 * n
     assert (
         sum(state_bytes(presets.get("zero1"), shape, bf16=False, processes=8).values()) == 8 * n + 1.5 * n + 4 * BUCKET
