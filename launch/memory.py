@@ -24,6 +24,8 @@ BUCKET = 500_000_000
 """Elements of DeepSpeed's buffer for gradients on their way (`reduce_bucket_size`); allocated whole."""
 MAX_LIVE = 1_000_000_000
 """Weights that ZeRO-3 leaves gathered, at most (`stage3_max_live_parameters`)."""
+PREFETCH = 50_000_000
+"""Weights that ZeRO-3 gathers at once ahead of need (`stage3_prefetch_bucket_size`)."""
 T5_VOCABULARY = 32_100
 
 
@@ -34,6 +36,8 @@ class Shape:
     parameters: int
     largest_layer: int
     """Parameters of the largest module that is gathered at once: a decoder layer, the embedding or the head."""
+    outside_layers: int
+    """Parameters of no decoder layer: the embedding, the head and the last norm, which FSDP2 gathers together."""
     largest_module: int
     """Parameters of the largest single module (what DeepSpeed's estimator calls the largest layer)."""
     layers: int
@@ -79,14 +83,17 @@ def measure(run: RunConfig) -> tuple[Shape, list[str]]:
         warnings.simplefilter("ignore", UserWarning)  # the run says it again
         model = AutoModelForCausalLM.from_config(model_config(run, tokenizer_size=vocabulary, eos_token_id=None))
     config = model.config
-    layer = next(module for module in model.modules() if isinstance(module, nn.ModuleList))[0]
+    layers = next(module for module in model.modules() if isinstance(module, nn.ModuleList))
+    layer = layers[0]
     if config.model_type.removeprefix("depthlab_") != "llama":
         told.append(f"activations are those of LLaMA layers of this width; {config.model_type} layers are near it")
     parts = [layer, model.get_input_embeddings(), model.get_output_embeddings()]
     own = [sum(p.numel() for p in module.parameters(recurse=False)) for module in model.modules()]
+    parameters = sum(p.numel() for p in model.parameters())
     shape = Shape(
-        parameters=sum(p.numel() for p in model.parameters()),
+        parameters=parameters,
         largest_layer=max(sum(p.numel() for p in part.parameters()) for part in parts if part is not None),
+        outside_layers=parameters - sum(p.numel() for p in layers.parameters()),
         largest_module=max(own),
         layers=config.num_hidden_layers,
         width=config.hidden_size,
@@ -109,9 +116,11 @@ def estimate(run: RunConfig, preset: Preset, shape: Shape, *, nodes: int, proces
     computes_in_bf16 = preset.distributed_type in ("DEEPSPEED", "FSDP")
     activations = activation_bytes(run, shape, half_weights=computes_in_bf16)
     gpu = states | activations
-    if preset.zero_stage in (1, 2) and bf16:
-        # What is sent is copied to fp32 at the end of the backward pass, when the activations are gone.
-        gpu["buffers"] += max(0.0, 4.0 * min(shape.parameters, BUCKET) - sum(activations.values()))
+    if preset.zero_stage:
+        # What is sent is flattened into an fp32 copy (DeepSpeed 0.19: allreduce_bucket in stage_1_and_2.py,
+        # reduce_scatter_coalesced) at the end of the backward pass, when activations and prefetched weights are gone.
+        prefetched = states.get("prefetched", 0.0)
+        gpu["buffers"] += max(0.0, 4.0 * min(shape.parameters, BUCKET) - sum(activations.values()) - prefetched)
     if run.monitors.every and "update_ratio" not in run.monitors.off:
         whole = preset.distributed_type in ("NO", "MULTI_GPU")
         gpu["monitors"] = 4.0 * shape.parameters / (1 if whole else processes)  # the weights before the update
@@ -134,22 +143,30 @@ def state_bytes(
         part = share if preset.distributed_type == "FSDP" else n
         states = {"weights": 4.0 * part, "gradients": 4.0 * part, "optimizer": 8.0 * part}
         if preset.distributed_type == "FSDP":
-            gathered = (2.0 if bf16 else 4.0) * shape.largest_layer
-            return states | {"buffers": 2 * gathered}  # one layer computes, the next is on its way
+            # As the backward pass begins: what lies outside of the layers, the last layer and the one before, which
+            # is on its way, and a gradient before it is cut.
+            gathered = shape.outside_layers + 3 * shape.largest_layer
+            return states | {"buffers": (2.0 if bf16 else 4.0) * gathered}
         buckets = 4.0 * n if accumulates and preset.distributed_type == "MULTI_GPU" else 0.0
         return states | {"buffers": (2.0 * n if bf16 else 0.0) + buckets}
     size = 2.0 if bf16 else 4.0
     weights = size * (n if preset.zero_stage < 3 else share)
     gradients = 4.0 * (n if preset.zero_stage < 2 else share)
     optimizer = 12.0 * share
-    buffers = 4.0 * BUCKET + (size * min(n, MAX_LIVE) if preset.zero_stage == 3 else 0.0)
+    buffers = 4.0 * BUCKET
     if preset.zero_stage < 3 and bf16:
         # The bf16 gradients of a micro-batch; ZeRO-1 (BF16_Optimizer) has no bucket.
         buffers = 2.0 * n + (2.0 * BUCKET if preset.zero_stage == 2 else 0.0)
+    ahead = {}
+    if preset.zero_stage == 3:
+        # What is gathered ahead comes in one piece, which stays beside its copy in each weight until the last of them
+        # has been used (AllGatherCoalescedHandle in partition_parameters.py).
+        buffers += size * min(n, MAX_LIVE)
+        ahead = {"prefetched": size * min(n, PREFETCH)}
     if preset.offload:
         # The gradients of the step stay in fp32 as well.
-        return {"buffers": buffers, "in the machine": weights + size * share + 4.0 * share + optimizer}
-    return {"weights": weights, "gradients": gradients, "optimizer": optimizer, "buffers": buffers}
+        return {"buffers": buffers, **ahead, "in the machine": weights + size * share + 4.0 * share + optimizer}
+    return {"weights": weights, "gradients": gradients, "optimizer": optimizer, "buffers": buffers, **ahead}
 
 
 def activation_bytes(run: RunConfig, shape: Shape, *, half_weights: bool) -> dict[str, float]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import platform
+import shutil
+import subprocess
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -13,8 +16,8 @@ from lab.config.read import parse
 from lab.model.build import build_model
 from lab.model.loss import token_loss_sum
 from launch import presets
-from launch.memory import BUCKET, MAX_LIVE, activation_bytes, estimate, measure, state_bytes
-from tests.launch.conftest import run
+from launch.memory import BUCKET, MAX_LIVE, PREFETCH, activation_bytes, estimate, measure, state_bytes
+from tests.launch.conftest import ENVIRONMENT, run
 
 
 def settings(*words: str, preset: str = "tiny-4x96", scheme: str = "pre"):
@@ -125,13 +128,14 @@ def test_bytes_per_parameter_are_what_deepspeed_holds(name, precision, tmp_path)
     shape, _ = measure(settings())
     states = state_bytes(preset, shape, bf16=precision == "bf16", processes=2)
     del states["buffers"]
+    states.pop("prefetched", None)
     # A layer or two of sixteen is on its way at any moment.
     measured = json.loads((tmp_path / "bytes.json").read_text())
     assert measured == pytest.approx(sum(states.values()) / shape.parameters, abs=0.55)
 
 
 PEAK = {
-    "--model.preset": "tiny-6x192",
+    "--model.preset": "tiny-6x384",
     "--model.vocab-size": "3000",
     "--data.block-length": "64",
     "--train.steps": "2",
@@ -143,18 +147,27 @@ PEAK = {
     "--monitors.every": "1",
 }
 """States, activations, logits and the monitors' copy weigh alike; the micro-batches are accumulated."""
+BUCKETS = {("zero1", "bf16"): 0, ("zero2", "bf16"): 2}
+"""Bytes of an element of DeepSpeed's bucket, where not 4; allocated whole, whatever the model, it would hide all else."""
 
 
+@pytest.fixture(scope="session")
+def counter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    compiler = shutil.which("cc")
+    if compiler is None or platform.libc_ver()[0] != "glibc":
+        pytest.skip("counting what libc allocates needs a C compiler and glibc")
+    library = tmp_path_factory.mktemp("counter") / "allocations.so"
+    source = Path(__file__).with_name("allocations.c")
+    subprocess.run([compiler, "-O2", "-shared", "-fPIC", "-fno-builtin", "-o", library, source], check=True)
+    return library
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize(
-    ("name", "precision"),
-    [
-        ("single", "fp32"),
-        ("single", "bf16"),
-        pytest.param("zero1", "fp32", marks=pytest.mark.slow),
-        pytest.param("zero2", "bf16", marks=pytest.mark.slow),
-    ],
+    "name",
+    [name if name == "single" else pytest.param(name, marks=pytest.mark.slow) for name in presets.NAMES],
 )
-def test_the_estimate_is_within_a_tenth_of_the_peak_of_a_real_process(name, precision, flags, tmp_path):
+def test_the_estimate_is_within_a_tenth_of_the_peak_of_a_real_process(name, precision, flags, counter, tmp_path):
     preset, processes = presets.get(name), 1 if name == "single" else 2
     words = [
         *flags(tmp_path / "run"),
@@ -164,15 +177,17 @@ def test_the_estimate_is_within_a_tenth_of_the_peak_of_a_real_process(name, prec
     ]
     launcher = ["-m", "accelerate.commands.launch", "--config_file", preset.file(nodes=1)]
     program = Path(__file__).with_name("peak.py")
-    done = run(*launcher, "--num_processes", processes, program, tmp_path / "peak.json", *words)
+    # oneDNN keeps 256 KiB for each kernel that it compiled for bf16, which is much beside a model that is so small.
+    preloaded = {**ENVIRONMENT, "LD_PRELOAD": str(counter), "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "0"}
+    done = run(*launcher, "--num_processes", processes, program, tmp_path / "peak", *words, env=preloaded)
     assert done.returncode == 0, done.stderr
-    measured = json.loads((tmp_path / "peak.json").read_text())["peak"]
+    measured = int((tmp_path / "peak").read_text())
     asked = parse([str(word) for word in words], prog="t")
     shape, _ = measure(asked)
     found = estimate(asked, preset, shape, nodes=1, processes_per_node=processes)
-    # DeepSpeed allocates its bucket whole, whatever the model: it would hide all else.
-    bucket = {"zero1": 4.0 * BUCKET, "zero2": 2.0 * BUCKET}.get(name, 0.0)
-    assert found.total - bucket == pytest.approx(measured - bucket, rel=0.1)
+    bucket = BUCKET * (BUCKETS.get((name, precision), 4) if preset.zero_stage else 0)
+    # Offloaded, the states are in the memory of the machine, which on CPU processes is the GPU's as well.
+    assert found.total + found.machine / processes - bucket == pytest.approx(measured - bucket, rel=0.1)
 
 
 def test_shares_and_buffers_by_hand():
@@ -182,7 +197,7 @@ def test_shares_and_buffers_by_hand():
     n = shape.parameters
     assert n == 32 * (4 * 4096**2 + 3 * 4096 * 11008 + 2 * 4096) + 2 * 500 * 4096 + 4096
     zero3 = state_bytes(presets.get("zero3"), shape, bf16=True, processes=8)
-    assert sum(zero3.values()) == pytest.approx(18 * n / 8 + 4 * BUCKET + 2 * MAX_LIVE)
+    assert sum(zero3.values()) == pytest.approx(18 * n / 8 + 4 * BUCKET + 2 * MAX_LIVE + 2 * PREFETCH)
     assert sum(state_bytes(presets.get("ddp"), shape, bf16=True, processes=8).values()) == 18 * n
     assert (
         sum(state_bytes(presets.get("zero1"), shape, bf16=False, processes=8).values()) == 8 * n + 1.5 * n + 4 * BUCKET
