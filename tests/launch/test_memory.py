@@ -148,7 +148,7 @@ PEAK = {
 }
 """States, activations, logits and the monitors' copy weigh alike; the micro-batches are accumulated."""
 BUCKETS = {("zero1", "bf16"): 0, ("zero2", "bf16"): 2}
-"""Bytes of an element of DeepSpeed's bucket, where not 4; allocated whole, whatever the model, it would hide all else."""
+"""Bytes of an element of DeepSpeed's bucket, where not 4; whole at any size of model, it would hide all else."""
 
 
 @pytest.fixture(scope="session")
