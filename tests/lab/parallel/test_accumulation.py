@@ -28,4 +28,5 @@ def test_gradients_of_eight_micro_batches_are_summed_in_fp32(preset, flags, laun
         "stream": "bf16",
         "reduce": "fp32",
         "accumulate": "fp32",
+        "variables": {},
     }
