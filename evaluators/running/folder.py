@@ -223,6 +223,8 @@ class Folder:
             changed = differences(settings, config)
         except (yaml.YAMLError, AttributeError, UnicodeDecodeError) as error:
             raise RunError(f"--out {self.path}: its config.yaml cannot be read; name another folder") from error
+        if not {"judge", "network"} <= settings.keys():
+            raise RunError(f"--out {self.path}: its config.yaml is not a judge's; name another folder")
         if changed and (self.path / VERDICTS).exists():
             told = "; ".join(changed[:5])
             raise RunError(f"--out {self.path}: holds a run with other settings ({told}); {_ANOTHER}")

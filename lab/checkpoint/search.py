@@ -89,6 +89,15 @@ def _steps(run_dir: Path, resume: str) -> list[int]:
         raise RunError(f"--resume {resume}: {folder} cannot be read: {error.strerror or error}") from error
 
 
+def of_another_kind(folder: Path) -> str | None:
+    """What a folder is that is no run's, and what it is good for, where its files tell."""
+    if (folder / "verdicts.jsonl").is_file():
+        return f"a judge's run; depthlab judge report {folder} shows it"
+    if (folder / manifest.NAME).is_file():
+        return "a checkpoint; give the folder of its run"
+    return None
+
+
 def run_of(checkpoint: Path) -> Path | None:
     """The folder of the run that a checkpoint belongs to, by where it stands or, if it is a link, where it leads to;
     None for one that was taken elsewhere."""

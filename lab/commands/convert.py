@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,16 +28,16 @@ class Convert:
 
 
 def main(argv: Sequence[str], *, prog: str) -> int:
-    """Exit code 0, or 1 where nothing was written."""
+    """Exit code 0; 1 where nothing was written; 2 for an impossible setting."""
     wanted = command_line.read(Convert, argv, prog=prog)
+    from lab.errors import tell
     from lab.quiet import quieten
 
     quieten()
     try:
         differences = convert(wanted)
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return tell(error)
     for kind, difference in differences.items():
         print(f"same logits on {kind} tokens: largest difference {difference:.1e} of the largest logit")
     print(
@@ -59,7 +58,7 @@ def convert(wanted: Convert) -> dict[str, float]:
     from lab.checkpoint.search import resolve
     from lab.errors import ConfigError
     from lab.model.handover import hand_over
-    from lab.modes import check_place
+    from lab.modes import refuse_taken
     from normalization import schemes
 
     scheme = schemes.get(wanted.to).name
@@ -70,7 +69,7 @@ def convert(wanted: Convert) -> dict[str, float]:
             "(lns) can be undone by that norm's weights. To start training from the weights all the same: depthlab "
             f"pretrain --model.checkpoint {wanted.path} --normalization.scheme {wanted.to}"
         )
-    check_place("--out", Path(wanted.out))
+    refuse_taken(Path(wanted.out))
     source = resolve(wanted.path)
     model = load_model(source)
     converted = normalization.from_pre_ln(copy.deepcopy(model))

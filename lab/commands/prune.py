@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,15 +50,14 @@ class Prune:
 def main(argv: Sequence[str], *, prog: str) -> int:
     """Exit code 0; 1 where nothing was written; 2 for an impossible setting."""
     wanted = command_line.read(Prune, argv, prog=prog)
-    from lab.errors import ConfigError
+    from lab.errors import tell
     from lab.quiet import quieten
 
     quieten()
     try:
         removed, differences = prune(wanted)
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
+        return tell(error)
     for kind, difference in differences.items():
         print(f"same logits on {kind} tokens: largest difference {difference:.1e} of the largest logit")
     print(f"wrote {wanted.out} without layers {ranges(removed)}")
@@ -85,12 +83,14 @@ def prune(wanted: Prune) -> tuple[list[int], dict[str, float]]:
     from lab.errors import ConfigError, RunError
     from lab.model.handover import TOLERANCE, hand_over
     from lab.model.shrink import difference_to_skipping, without
+    from lab.modes import refuse_taken
     from normalization.api import family_of
 
     if (wanted.layers is None) == (wanted.drop is None):
         raise ConfigError("prune: give either --layers, such as 21-25, or --drop with a number of layers")
-    if Path(wanted.out).exists():
-        raise RunError(f"--out {wanted.out}: exists already and is never overwritten")
+    if wanted.layers is not None and wanted.record is not None:
+        raise ConfigError(f"--record {wanted.record}: only with --drop, which chooses layers by it; leave one out")
+    refuse_taken(Path(wanted.out))
     target = targets.of_path(resolve(wanted.path))
     model = target.load(dtype=wanted.dtype, device=torch.device("cpu"))
     depth = len(normalization.decoder_layers(model))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,8 +64,13 @@ class Diagnose:
 def main(argv: Sequence[str], *, prog: str) -> int:
     """Exit code 0; 1 where nothing can be measured; 2 for an impossible setting."""
     is_main = os.environ.get("RANK", "0") == "0"
-    from lab.errors import ConfigError, UserError
+    from lab.errors import ConfigError, UserError, exit_code, tell
+    from lab.parallel import ranks
 
+    try:
+        ranks.check()
+    except ConfigError as error:
+        return tell(error)
     try:
         wanted = command_line.read(Diagnose, argv, prog=prog, console_outputs=is_main)
         from lab.quiet import quieten
@@ -75,13 +79,13 @@ def main(argv: Sequence[str], *, prog: str) -> int:
         _diagnose(wanted)
     except UserError as error:
         if is_main:
-            print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
+            tell(error)
+        return exit_code(error)
     return 0
 
 
 def _diagnose(wanted: Diagnose) -> None:
-    from lab.checkpoint.search import resolve
+    from lab.checkpoint.search import of_another_kind, resolve
     from lab.diagnostics import registry, runs, targets
     from lab.diagnostics.engine.processes import Processes
     from lab.diagnostics.record import load
@@ -100,6 +104,16 @@ def _diagnose(wanted: Diagnose) -> None:
     processes = Processes.join()
     if wanted.watch and processes.world > 1:
         raise ConfigError("--watch: runs in one process; start it without a launcher")
+    if wanted.watch and wanted.latest:
+        raise ConfigError("--watch and --latest exclude each other: watching measures every checkpoint")
+    if wanted.parent is not None and not (wanted.watch and wanted.parent > 0):
+        raise ConfigError(f"--parent {wanted.parent}: the number of a process, with --watch; leave it out")
+    if wanted.watch and not run:
+        folder = Path(wanted.path)
+        if (other := of_another_kind(folder)) is not None or (folder.exists() and not folder.is_dir()):
+            raise ConfigError(
+                f"--watch: {folder} is no run folder but {other or 'a file; give the --run-dir of a run'}"
+            )
     if wanted.latest and not run:
         raise ConfigError(f"--latest: {wanted.path} is no run folder")
     say = (lambda text: print(text, flush=True)) if processes.is_main else (lambda text: None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +37,7 @@ class Report:
 
 def main(argv: Sequence[str], *, prog: str) -> int:
     """Exit code 0; 1 where there is nothing to read or no place to write; 2 for an impossible setting."""
-    from lab.errors import ConfigError, UserError
+    from lab.errors import ConfigError, UserError, tell
 
     try:
         wanted = command_line.read(Report, argv, prog=prog)
@@ -58,8 +57,7 @@ def main(argv: Sequence[str], *, prog: str) -> int:
         file = write(list(wanted.paths), out=wanted.out, kind=wanted.format)
         print(f"wrote {file}" + ("; open it in a browser" if wanted.format == "html" else ""))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
+        return tell(error)
     return 0
 
 

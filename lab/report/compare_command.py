@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -29,7 +28,7 @@ class Compare:
 
 def main(argv: Sequence[str], *, prog: str) -> int:
     """Exit code 0; 1 where there is nothing to read; 2 for an impossible setting."""
-    from lab.errors import ConfigError, UserError
+    from lab.errors import ConfigError, UserError, tell
 
     try:
         wanted = command_line.read(Compare, argv, prog=prog)
@@ -37,8 +36,7 @@ def main(argv: Sequence[str], *, prog: str) -> int:
             raise ConfigError("name at least two runs; depthlab report shows a single one")
         _print(list(wanted.paths))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
+        return tell(error)
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ import yaml
 
 from lab.checkpoint import manifest
 from lab.checkpoint.folder import FOLDER, SUPERSEDED, path_of
+from lab.checkpoint.search import of_another_kind
 from lab.config.names import flat
 from lab.diagnostics.record import Record, load
 from lab.diagnostics.values import Figure
@@ -99,6 +101,8 @@ def read(path: str | Path) -> Run:
             f"{path}: no run folder and no record; give the folder that depthlab pretrain wrote (--run-dir), or measure"
             " a model with depthlab diagnose MODEL and give the .json record that it names"
         )
+    if (other := of_another_kind(path)) is not None:
+        raise RunError(f"{path}: {other}")
     notices: list[str] = []
     is_run = (path / CONFIG).is_file() or (path / metrics.NAME).is_file()
     folder = path / DIAGNOSTICS if (path / DIAGNOSTICS).is_dir() else path
@@ -133,7 +137,7 @@ def read_all(paths: list[str]) -> list[Run]:
     """
     seen: set[Path] = set()
     for path in paths:
-        if (place := Path(path).resolve()) in seen:
+        if (place := Path(os.path.realpath(path))) in seen:
             raise ConfigError(f"{path}: named twice; name each run once")
         seen.add(place)
     runs = [read(path) for path in paths]

@@ -23,9 +23,7 @@ from lab.config.names import flat
 from lab.config.resume import differences
 from lab.config.sections import RunConfig
 from lab.errors import ConfigError, RunError, UserError
-
-CONFIG = "config.yaml"
-"""As in `lab.runfolder.folder`, which brings torch."""
+from lab.runfolder.folder import CONFIG, refuse_existing
 
 Say = Callable[[str], None]
 
@@ -98,19 +96,19 @@ class Start:
         """
         folder = Path(run.run_dir)
         if run.resume is None:
-            _refuse_existing(folder)
+            refuse_existing(folder)
             return cls(run)
         checkpoint = find_or_none(folder, run.resume, say)
         if checkpoint is None:
             if not (folder / CONFIG).is_file():
-                _refuse_existing(folder)
+                refuse_existing(folder)
             return cls(dataclasses.replace(run, resume=None))
         stored = settings_of(checkpoint)
         changed = tuple(differences(stored, run))
         position = read_progress(checkpoint, stored)
         origin = run_of(checkpoint)
         if origin is None or origin.resolve() != folder.resolve():
-            _refuse_existing(folder)
+            refuse_existing(folder)
             branch = f"{(origin or checkpoint).resolve()} at step {position.step}"
             return cls(
                 dataclasses.replace(run, resume=str(checkpoint.resolve())), checkpoint, position, changed, branch
@@ -132,12 +130,6 @@ class Start:
             "changed": list(self.changed),
             "branch": self.branch,
         }
-
-
-def _refuse_existing(folder: Path) -> None:
-    from lab.runfolder.folder import refuse_existing  # brings torch, which the command line does not need
-
-    refuse_existing(folder)
 
 
 _BEFORE = (
