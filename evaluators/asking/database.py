@@ -62,7 +62,7 @@ class Database:
             if path.is_file() and path.stat().st_size and not path.open("rb").read(16).startswith(b"SQLite format 3"):
                 raise RunError(f"--cache {path}: file is not a database; mend it or name another file")
         except OSError as error:
-            raise RunError(f"--cache {path}: {error.strerror or error}") from error
+            raise RunError(f"--cache {path}: {error.strerror or error}; name another file") from error
         remote = kind in _REMOTE or kind.startswith("fuse.")
         if remote:
             self._slow(f"on {kind}, which several hosts share")

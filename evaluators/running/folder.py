@@ -160,7 +160,7 @@ class Folder:
         except Timeout as error:
             raise RunError(f"--out {path}: another process is judging into it; wait for it or name another") from error
         except OSError as error:
-            raise RunError(f"--out {path}: {error.strerror}") from error
+            raise RunError(f"--out {path}: {error.strerror}; name another folder") from error
 
     def open(
         self, config: JudgeConfig, made_by: Mapping[str, Any], *, forget_failed: bool = False

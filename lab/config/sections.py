@@ -287,7 +287,10 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.tokens >= MOST_TOKENS:
             flag, value = ("steps", self.steps) if self.train.tokens is None else ("tokens", self.tokens)
-            raise ConfigError(f"--train.{flag} {value}: the run must be of less than 2^63 tokens; give fewer")
+            raise ConfigError(
+                f"--train.{flag} {value}: with --train.global-batch {self.train.global_batch} and --data.block-length "
+                f"{self.data.block_length} the run has 2^63 tokens or more; lower one of them"
+            )
         warmup = length_in_steps(self.optim.warmup, self.steps)
         decay = length_in_steps(self.optim.decay, self.steps) if self.optim.schedule == "wsd" else 0
         if warmup + decay > self.steps or (warmup == self.steps > 1):
