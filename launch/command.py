@@ -103,6 +103,9 @@ def _launch(launch: Launch, flags: list[str], prog: str) -> int:
     if launch.processes_per_node is None:
         launch = replace(launch, processes_per_node=_gpus_here() or 1)
     _check(launch, preset)
+    if launch.nodes > 1 and not launch.dry_run:
+        rank, address = _place(launch)
+        launch = replace(launch, machine_rank=rank, main_address=address)
     run = _check_run(launch, flags, prog)
     _tell_memory(launch, preset, run)
     if launch.dry_run:
@@ -112,9 +115,6 @@ def _launch(launch: Launch, flags: list[str], prog: str) -> int:
         for rank in ranks:
             print(shlex.join(command(replace(launch, machine_rank=rank, main_address=address), preset, flags)))
         return 0
-    if launch.nodes > 1:
-        rank, address = _place(launch)
-        launch = replace(launch, machine_rank=rank, main_address=address)
     words = command(launch, preset, flags)
     _say(shlex.join(words))
     from launch.supervise import supervise

@@ -61,7 +61,10 @@ def convert(wanted: Convert) -> dict[str, float]:
     from lab.modes import refuse_taken
     from normalization import schemes
 
-    scheme = schemes.get(wanted.to).name
+    try:
+        scheme = schemes.get(wanted.to).name
+    except ValueError as error:
+        raise ConfigError(f"--to {wanted.to}: {error}") from error
     if scheme != "lns":
         raise ConfigError(
             f"--to {wanted.to}: there is no conversion. {scheme} moves or adds a norm on the residual stream, so no "

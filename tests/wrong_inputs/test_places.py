@@ -56,7 +56,7 @@ ROWS = [
     ("export a folder without a model", "export empty --out n", 1, "empty holds no checkpoint | name another folder"),
     ("convert a judge's run", "convert jrun --out n", 1, "jrun holds no checkpoint | a judge's run"),
     ("convert below a file", "convert run --out file/x", 1, "--out file/x | a file, no folder | another place"),
-    ("logs into a file", "launch --log-dir file -- $RUN --run-dir n", 2, "--log-dir: a log per rank"),
+    ("logs into a file", "launch --log-dir file -- $RUN --run-dir n", 1, "--log-dir file | a file, no folder"),
     ("launch into a run", "launch --dry-run -- $RUN --run-dir run", 1, "--run-dir run: exists already"),
     ("demo below a file", "demo --out file/x", 1, "--out file/x | a file, no folder | another place"),
     ("judge a folder", "judge run --judge simulated: --out n --data empty", 1, "--data empty | Is a directory; name a file"),
