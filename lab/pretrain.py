@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from functools import partial
-from pathlib import Path
 
 # Run as a script, this folder stands first on the path, and its rooms would hide packages of the same names.
 _HERE = os.path.dirname(os.path.realpath(__file__))
@@ -31,13 +30,11 @@ def main(argv: list[str] | None = None, *, prog: str = "lab/pretrain.py") -> int
         return tell(error)
     try:
         with without_torch():  # a wrong flag should not wait for it
-            from lab.runfolder.folder import refuse_existing
-            from lab.training.start import parse
+            from lab.training.start import check_places, parse
 
             settings = partial(parse, words, prog=prog)
             run = settings()
-            if run.resume is None:
-                refuse_existing(Path(run.run_dir))
+            check_places(run)
             from lab.quiet import quieten
 
             quieten()

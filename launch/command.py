@@ -74,9 +74,6 @@ def main(argv: Sequence[str], *, prog: str) -> int:
     try:
         ours, flags = _split(argv, prog)
         launch = command_line.read(Launch, ours, prog=prog)
-        from lab.quiet import quieten
-
-        quieten()
         return _launch(launch, flags, prog)
     except UserError as error:
         return tell(error)
@@ -97,15 +94,18 @@ _RUN_FLAGS = ("--config", "--run-dir", "--resume")
 
 
 def _launch(launch: Launch, flags: list[str], prog: str) -> int:
+    from lab.quiet import quieten
     from launch import presets
 
     preset = presets.get(launch.preset)
+    _check(launch, preset)
     if launch.processes_per_node is None:
         launch = replace(launch, processes_per_node=_gpus_here() or 1)
-    _check(launch, preset)
+        _check(launch, preset)
     if launch.nodes > 1 and not launch.dry_run:
         rank, address = _place(launch)
         launch = replace(launch, machine_rank=rank, main_address=address)
+    quieten()
     run = _check_run(launch, flags, prog)
     _tell_memory(launch, preset, run)
     if launch.dry_run:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 import normalization  # noqa: F401  (registers our model types)
-from lab.checkpoint.search import of_another_kind, resolve
+from lab.checkpoint.search import no_model, resolve
 from lab.errors import RunError, UserError
 
 _POINTER = b"version https://git-lfs"
@@ -67,17 +67,13 @@ def load_model(
 def not_loaded(source: str, error: Exception) -> str:
     """Why transformers loads no config or model from a folder, a file or a name, and what to name instead."""
     place, text = Path(source), _first_line(error).rstrip(".")
-    if place.is_symlink() and not place.exists():
-        return f"is a link to {place.readlink()}, which is not there; fetch that, or name a checkpoint's folder"
+    if (why := no_model(source)) is not None:
+        return why
     if not place.exists():
         remedy = "check the spelling and the network, or name a checkpoint's folder"
         return f"is no folder here, and no name that the hub answers to: {text}; {remedy}"
     if not place.is_dir():
         return f"is a file that is no model's config: {text}; name a checkpoint's folder"
-    if not (place / "config.json").is_file():
-        other = of_another_kind(place)
-        what = f"it is {other}" if other else "name another folder"
-        return f"holds no checkpoint: there is no config.json in it; {what}"
     if kind := re.search("model type `(.*?)`.*does not recognize", text):
         return f"cannot be loaded: transformers knows no model_type {kind[1]!r} (in its config.json); correct it"
     if "Unrecognized configuration class" in text:

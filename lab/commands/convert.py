@@ -31,10 +31,17 @@ def main(argv: Sequence[str], *, prog: str) -> int:
     """Exit code 0; 1 where nothing was written; 2 for an impossible setting."""
     wanted = command_line.read(Convert, argv, prog=prog)
     from lab.errors import tell
+    from lab.light import without_torch
+    from lab.modes import refuse_taken
     from lab.quiet import quieten
 
-    quieten()
     try:
+        with without_torch():
+            from lab.checkpoint.search import refuse_no_model
+
+            refuse_taken(Path(wanted.out))
+            refuse_no_model(wanted.path)
+        quieten()
         differences = convert(wanted)
     except ValueError as error:
         return tell(error)
@@ -58,7 +65,6 @@ def convert(wanted: Convert) -> dict[str, float]:
     from lab.checkpoint.search import resolve
     from lab.errors import ConfigError
     from lab.model.handover import hand_over
-    from lab.modes import refuse_taken
     from normalization import schemes
 
     try:
@@ -72,7 +78,6 @@ def convert(wanted: Convert) -> dict[str, float]:
             "(lns) can be undone by that norm's weights. To start training from the weights all the same: depthlab "
             f"pretrain --model.checkpoint {wanted.path} --normalization.scheme {wanted.to}"
         )
-    refuse_taken(Path(wanted.out))
     source = resolve(wanted.path)
     model = load_model(source)
     converted = normalization.from_pre_ln(copy.deepcopy(model))

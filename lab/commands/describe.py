@@ -24,14 +24,19 @@ class Describe:
 def main(argv: Sequence[str], *, prog: str) -> int:
     """Exit code 0; 1 where nothing can be loaded; 2 for an impossible setting."""
     from lab.errors import tell
+    from lab.light import without_torch
     from lab.quiet import quieten
 
     wanted = command_line.read(Describe, argv, prog=prog)
-    quieten()
-    import normalization
-    from lab.checkpoint import load_model
-
     try:
+        with without_torch():
+            from lab.checkpoint.search import refuse_no_model
+
+            refuse_no_model(wanted.path)
+        quieten()
+        import normalization
+        from lab.checkpoint import load_model
+
         normalization.describe(load_model(wanted.path))
     except ValueError as error:
         return tell(error)

@@ -35,10 +35,17 @@ def main(argv: Sequence[str], *, prog: str) -> int:
     """Exit code 0; 1 where nothing was written; 2 for an impossible setting."""
     wanted = command_line.read(Export, argv, prog=prog)
     from lab.errors import tell
+    from lab.light import without_torch
+    from lab.modes import refuse_taken
     from lab.quiet import quieten
 
-    quieten()
     try:
+        with without_torch():
+            from lab.checkpoint.search import refuse_no_model
+
+            refuse_taken(Path(wanted.out))
+            refuse_no_model(wanted.path)
+        quieten()
         differences = export(wanted)
     except ValueError as error:
         return tell(error)
@@ -58,11 +65,9 @@ def export(wanted: Export) -> dict[str, float]:
     from lab.checkpoint import load_model
     from lab.checkpoint.search import resolve
     from lab.model.handover import hand_over
-    from lab.modes import refuse_taken
     from lab.runfolder.folder import versions
     from normalization.remote import save_with_code
 
-    refuse_taken(Path(wanted.out))
     source = resolve(wanted.path)
     model = load_model(source, dtype=wanted.dtype)
     scheme = normalization.spec(model).scheme

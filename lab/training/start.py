@@ -22,6 +22,7 @@ from lab.config import read
 from lab.config.names import flat
 from lab.config.resume import differences
 from lab.config.sections import RunConfig
+from lab.data.sources import resolve_source
 from lab.errors import ConfigError, RunError, UserError
 from lab.runfolder.folder import CONFIG, refuse_existing
 
@@ -53,6 +54,18 @@ def parse(argv: Sequence[str], *, prog: str, check: Check = manifest.complete, s
             return None  # what this process alone cannot find is told with its rank, once all have met
 
     return read.parse(argv, prog=prog, stored=stored)
+
+
+def check_places(run: RunConfig) -> None:
+    """What can be told of a run that starts before torch is loaded; of several processes each may see other files, so
+    those tell it when they have met.
+
+    Raises:
+        UserError: the folder is taken, or the text is not there.
+    """
+    if run.resume is None and os.environ.get("WORLD_SIZE", "1") == "1":
+        refuse_existing(Path(run.run_dir))
+        resolve_source(run.data)
 
 
 def settings_of(checkpoint: Path) -> RunConfig:

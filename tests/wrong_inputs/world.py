@@ -63,13 +63,19 @@ def build(folder: Path) -> None:
     texts = [f"Document {n}: the cat number {n} sat on mat {n * 7 % 13} and saw bird {n % 5}. " * 4 for n in range(60)]
     (folder / "docs.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     pairs = [
-        {"id": f"s{n}", "query": f"question {n}?", "response1": f"first {n}", "response2": f"second {n}", "human": n % 3}
+        {
+            "id": f"s{n}",
+            "query": f"question {n}?",
+            "response1": f"first {n}",
+            "response2": f"second {n}",
+            "human": n % 3,
+        }
         for n in range(8)
     ]
     (folder / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
     with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()):
         assert cli.main([*f"pretrain --run-dir run {FLAGS} --data.heldout-fraction 0.2 --eval.blocks 4".split()]) == 0
-        assert cli.main("diagnose run --latest --only spectra".split()) == 0
+        assert cli.main(["diagnose", "run", "--latest", "--only", "spectra"]) == 0
         assert cli.main(f"judge run --data pairs.jsonl {JUDGE} --out jrun".split()) == 0
     for name, text in TEXTS.items():
         (folder / name).parent.mkdir(exist_ok=True)
