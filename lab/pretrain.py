@@ -30,11 +30,11 @@ def main(argv: list[str] | None = None, *, prog: str = "lab/pretrain.py") -> int
         return tell(error)
     try:
         with without_torch():  # a wrong flag should not wait for it
-            from lab.training.start import check_places, parse
+            from lab.training.start import check_early, parse
 
             settings = partial(parse, words, prog=prog)
             run = settings()
-            check_places(run)
+            check_early(run)
             from lab.quiet import quieten
 
             quieten()

@@ -132,7 +132,7 @@ def check(
         remedy = "mend them" if skip_refused else "mend them, or go on without them: --skip-refused"
         raise RunError(
             f"--data {path}: {len(refused)} of {samples + len(refused)} lines refused: "
-            + "; ".join([*refused_text(refused, most=3), remedy])
+            + "; ".join([*refused_text(refused), remedy])
         )
     if not samples:
         raise RunError(f"--data {path}: holds no sample")
@@ -154,12 +154,12 @@ def _lines(path: Path, kind: str, options: Mapping[str, Any]) -> Iterator[Line]:
         raise RunError(f"--data {path}: format {kind}: {told(error)}") from error
 
 
-def refused_text(refused: Mapping[int, str], *, most: int = _SHOWN) -> Iterator[str]:
+def refused_text(refused: Mapping[int, str]) -> Iterator[str]:
     """The first refused lines with their reasons, and how many more there are."""
-    for number, reason in itertools.islice(refused.items(), most):
+    for number, reason in itertools.islice(refused.items(), _SHOWN):
         yield f"line {number}: {reason}"
-    if len(refused) > most:
-        yield f"and {len(refused) - most} more"
+    if len(refused) > _SHOWN:
+        yield f"and {len(refused) - _SHOWN} more"
 
 
 def _pair(

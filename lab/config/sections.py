@@ -291,11 +291,6 @@ class RunConfig:
                 f"--train.{flag} {value}: with --train.global-batch {self.train.global_batch} and --data.block-length "
                 f"{self.data.block_length} the run has 2^63 tokens or more; lower one of them"
             )
-        if self.model.config is None and self.model.checkpoint is None:
-            try:
-                self.normalization.spec().plans(check_preset(self.model.preset).layers)
-            except ValueError as error:
-                raise ConfigError(f"--normalization.scheme {self.normalization.scheme}: {error}") from error
         warmup = length_in_steps(self.optim.warmup, self.steps)
         decay = length_in_steps(self.optim.decay, self.steps) if self.optim.schedule == "wsd" else 0
         if warmup + decay > self.steps or (warmup == self.steps > 1):

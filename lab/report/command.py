@@ -38,11 +38,16 @@ class Report:
 def main(argv: Sequence[str], *, prog: str) -> int:
     """Exit code 0; 1 where there is nothing to read or no place to write; 2 for an impossible setting."""
     from lab.errors import ConfigError, UserError, tell
+    from lab.light import without_torch
 
     try:
         wanted = command_line.read(Report, argv, prog=prog)
         if not wanted.paths:
             raise ConfigError("name at least one run folder, or a record (.json) of depthlab diagnose")
+        with without_torch():
+            from lab.report.paths import check
+
+            check(wanted.paths)
         if wanted.live:
             if wanted.format != "html" or wanted.out is not None:
                 raise ConfigError("--live: serves HTML and writes nothing; leave --format and --out away")

@@ -20,6 +20,7 @@ from lab.checkpoint.progress import Progress, read_progress
 from lab.checkpoint.search import Check, find_or_none, run_of
 from lab.config import read
 from lab.config.names import flat
+from lab.config.presets import check_preset
 from lab.config.resume import differences
 from lab.config.sections import RunConfig
 from lab.data.sources import resolve_source
@@ -56,13 +57,18 @@ def parse(argv: Sequence[str], *, prog: str, check: Check = manifest.complete, s
     return read.parse(argv, prog=prog, stored=stored)
 
 
-def check_places(run: RunConfig) -> None:
+def check_early(run: RunConfig) -> None:
     """What can be told of a run that starts before torch is loaded; of several processes each may see other files, so
     those tell it when they have met.
 
     Raises:
-        UserError: the folder is taken, or the text is not there.
+        UserError: the scheme does not fit the preset's layers, the folder is taken, or the text is not there.
     """
+    if run.resume is None and run.model.config is None and run.model.checkpoint is None:
+        try:
+            run.normalization.spec().plans(check_preset(run.model.preset).layers)
+        except ValueError as error:
+            raise ConfigError(f"--normalization.scheme {run.normalization.scheme}: {error}") from error
     if run.resume is None and os.environ.get("WORLD_SIZE", "1") == "1":
         refuse_existing(Path(run.run_dir))
         resolve_source(run.data)

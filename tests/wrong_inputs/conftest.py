@@ -1,4 +1,4 @@
-"""A folder with a run, a judge's run and files of every wrong kind in it, made once; and what a command answers there."""
+"""A folder with a run, a judge's run and files of every wrong kind, made once; and what a command answers there."""
 
 from __future__ import annotations
 
