@@ -94,6 +94,7 @@ _RUN_FLAGS = ("--config", "--run-dir", "--resume")
 
 
 def _launch(launch: Launch, flags: list[str], prog: str) -> int:
+    from lab.light import without_torch
     from lab.quiet import quieten
     from launch import presets
 
@@ -103,10 +104,11 @@ def _launch(launch: Launch, flags: list[str], prog: str) -> int:
         launch = replace(launch, processes_per_node=_gpus_here() or 1)
         _check(launch, preset)
     if launch.nodes > 1 and not launch.dry_run:
-        rank, address = _place(launch)
-        launch = replace(launch, machine_rank=rank, main_address=address)
+        number, host = _place(launch)
+        launch = replace(launch, machine_rank=number, main_address=host)
+    with without_torch():
+        run = _check_run(launch, flags, prog)
     quieten()
-    run = _check_run(launch, flags, prog)
     _tell_memory(launch, preset, run)
     if launch.dry_run:
         one = launch.nodes == 1 or launch.machine_rank is not None

@@ -32,15 +32,11 @@ def main(argv: Sequence[str], *, prog: str) -> int:
     wanted = command_line.read(Convert, argv, prog=prog)
     from lab.errors import tell
     from lab.light import without_torch
-    from lab.modes import refuse_taken
     from lab.quiet import quieten
 
     try:
         with without_torch():
-            from lab.checkpoint.search import refuse_no_model
-
-            refuse_taken(Path(wanted.out))
-            refuse_no_model(wanted.path)
+            _check(wanted)
         quieten()
         differences = convert(wanted)
     except ValueError as error:
@@ -53,6 +49,28 @@ def main(argv: Sequence[str], *, prog: str) -> int:
     return 0
 
 
+def _check(wanted: Convert) -> None:
+    """Raises UserError for what can be told before torch is loaded."""
+    from lab.checkpoint.search import refuse_no_model
+    from lab.errors import ConfigError
+    from lab.modes import refuse_taken
+    from normalization.schemes import get
+
+    try:
+        scheme = get(wanted.to).name
+    except ValueError as error:
+        raise ConfigError(f"--to {wanted.to}: {error}") from error
+    if scheme != "lns":
+        raise ConfigError(
+            f"--to {wanted.to}: there is no conversion. {scheme} moves or adds a norm on the residual stream, so no "
+            "choice of weights makes it compute what the Pre-LN model computes; only a scale behind an existing norm "
+            "(lns) can be undone by that norm's weights. To start training from the weights all the same: depthlab "
+            f"pretrain --model.checkpoint {wanted.path} --normalization.scheme {wanted.to}"
+        )
+    refuse_taken(Path(wanted.out))
+    refuse_no_model(wanted.path)
+
+
 def convert(wanted: Convert) -> dict[str, float]:
     """Do it; returns the differences of `lab.model.handover.hand_over`.
 
@@ -63,21 +81,9 @@ def convert(wanted: Convert) -> dict[str, float]:
     import normalization
     from lab.checkpoint import load_model
     from lab.checkpoint.search import resolve
-    from lab.errors import ConfigError
     from lab.model.handover import hand_over
-    from normalization import schemes
 
-    try:
-        scheme = schemes.get(wanted.to).name
-    except ValueError as error:
-        raise ConfigError(f"--to {wanted.to}: {error}") from error
-    if scheme != "lns":
-        raise ConfigError(
-            f"--to {wanted.to}: there is no conversion. {scheme} moves or adds a norm on the residual stream, so no "
-            "choice of weights makes it compute what the Pre-LN model computes; only a scale behind an existing norm "
-            "(lns) can be undone by that norm's weights. To start training from the weights all the same: depthlab "
-            f"pretrain --model.checkpoint {wanted.path} --normalization.scheme {wanted.to}"
-        )
+    _check(wanted)
     source = resolve(wanted.path)
     model = load_model(source)
     converted = normalization.from_pre_ln(copy.deepcopy(model))

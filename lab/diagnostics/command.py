@@ -107,6 +107,9 @@ def _check(wanted: Diagnose) -> None:
         raise ConfigError(f"--watch: {folder} is no run folder but {other}")
     if wanted.latest and not is_run:
         raise ConfigError(f"--latest: {folder} is no run folder; leave it out, or name a run's")
+    for flag, value, least in (("blocks", wanted.blocks, 1), ("block-length", wanted.block_length, 2)):
+        if value is not None and value < least:
+            raise ConfigError(f"--{flag} {value}: must be at least {least}")
     if wanted.out is not None:
         check_place("--out", Path(wanted.out))
 
