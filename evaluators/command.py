@@ -9,6 +9,7 @@ from importlib import import_module
 
 from evaluators.errors import EXIT_ERROR, EXIT_USAGE, ConfigError, UserError
 from evaluators.saying import say
+from evaluators.storing import one_line
 
 COMMANDS = {
     "run": ("evaluators.commands.run", "judge a file of pairs with a network of LLM reviewers"),
@@ -69,5 +70,5 @@ def main(argv: Sequence[str], *, prog: str) -> int:
     try:
         return import_module(COMMANDS[name][0]).main(words[1:], prog=f"{prog} {name}")
     except UserError as error:
-        say(f"error: {error}", file=sys.stderr, flush=True)
+        say(f"error: {one_line(str(error))}", file=sys.stderr, flush=True)
         return EXIT_USAGE if isinstance(error, ConfigError) else EXIT_ERROR

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -13,6 +14,9 @@ from evaluators.aggregation import AGGREGATIONS, aggregate
 from evaluators.errors import ConfigError
 from evaluators.samples import Pair
 from evaluators.values import Failure, Judgement, Layer, Order, Record, Review, Role, Verdict
+
+MOST = 1_000
+"""Layers, neurons and reviews of each: a network of more could never be paid, and is a slip."""
 
 
 class Reviewers(Protocol):
@@ -54,15 +58,14 @@ class Network:
     """Of layer 1, 2, ...; the last holds for all layers after it. None: the server's default."""
 
     def __post_init__(self) -> None:
-        _at_least(1, "depth", self.depth)
-        _at_least(1, "reviews", self.reviews)
-        _at_least(1, "min-roles", self.min_roles)
-        if self.width is not None:
-            _at_least(1, "width", self.width)
+        sizes = {"depth": self.depth, "reviews": self.reviews, "min-roles": self.min_roles, "width": self.width}
+        for flag, value in sizes.items():
+            if value is not None and not 1 <= value <= MOST:
+                raise ConfigError(f"--{flag} {value}: must be at least 1, and at most {MOST:,}")
         if self.max_roles < self.min_roles:
             raise ConfigError(f"--max-roles {self.max_roles}: must be at least --min-roles {self.min_roles}")
-        if self.tie_margin < 0:
-            raise ConfigError(f"--tie-margin {self.tie_margin}: must be at least 0")
+        if not 0 <= self.tie_margin < math.inf:
+            raise ConfigError(f"--tie-margin {self.tie_margin}: must be a number, at least 0")
         if self.aggregation not in AGGREGATIONS:
             raise ConfigError(f"--aggregation {self.aggregation}: choose from {', '.join(AGGREGATIONS)}")
         if self.perspective not in ("own", "seen"):
@@ -188,8 +191,3 @@ def _without_roles(failure: Failure, calls: tuple[Record, ...]) -> Judgement:
     verdict = Verdict(None, None, None, 0, 0, f"no roles: {failure.reason}")
     # The calls stand in one place, so that nobody bills them twice.
     return Judgement((), calls, (), verdict, failures=(replace(failure, calls=()),))
-
-
-def _at_least(low: int, flag: str, value: int) -> None:
-    if value < low:
-        raise ConfigError(f"--{flag} {value}: must be at least {low}")

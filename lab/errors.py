@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 
 EXIT_ERROR = 1
 """Exit code of a run that cannot start or go on."""
@@ -33,7 +34,36 @@ class LostRankError(RunError):
         """The rank that tells it; rank 0 may be gone."""
 
 
-_OF_THE_DISK = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG)
+def tell(error: Exception) -> int:
+    """Print what is wrong in one line on standard error, whatever line ends its names and sources hold.
+
+    Returns:
+        The exit code.
+    """
+    print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
+    return exit_code(error)
+
+
+def exit_code(error: Exception) -> int:
+    """2 for impossible settings, else 1."""
+    return EXIT_USAGE if isinstance(error, ConfigError) else EXIT_ERROR
+
+
+def one_line(text: object) -> str:
+    """A text in one line."""
+    return " ".join(str(text).split())
+
+
+_OF_THE_DISK = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+)
 
 
 def of_the_disk(error: OSError) -> str | None:

@@ -17,21 +17,37 @@ def as_umask(path: Path) -> None:
 
 
 def check_place(flag: str, path: Path) -> None:
-    """Refuse a place where no file or folder can be made.
+    """Refuse a place where no folder can be made, nor anything be written in it.
 
     Args:
         flag: what names it, for the message.
-        path: what will be written.
+        path: the folder that will be written.
 
     Raises:
-        RunError: part of the path is a file, or there is no permission.
+        RunError: it or part of its path is a file, or a link that leads nowhere; or there is no permission.
     """
     try:
+        for part in (path, *path.parents):
+            if part.is_symlink() and not part.exists():
+                raise RunError(
+                    f"{flag} {path}: {part} is a link to {part.readlink()}, which is not there; name another place"
+                )
         above = next(part for part in (path, *path.absolute().parents) if part.exists())
     except OSError as error:
         raise RunError(f"{flag} {path}: {error.strerror or error}; name another place") from error
     if not above.is_dir():
-        if above != path:
-            raise RunError(f"{flag} {path}: {above} is a file, no folder; name another place")
-    elif not os.access(above, os.W_OK | os.X_OK):
+        what = "a file" if above.is_file() else "a device"
+        raise RunError(f"{flag} {path}: {above} is {what}, no folder; name another place")
+    if not os.access(above, os.W_OK | os.X_OK):
         raise RunError(f"{flag} {path}: no permission to write in {above}; name another place")
+
+
+def refuse_taken(out: Path) -> None:
+    """Refuse an --out that is there already, or where no folder can be made.
+
+    Raises:
+        RunError: which of the two.
+    """
+    if out.exists():
+        raise RunError(f"--out {out}: exists already and is never overwritten; name a folder that is not there yet")
+    check_place("--out", out)

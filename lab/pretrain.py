@@ -18,17 +18,23 @@ def main(argv: list[str] | None = None, *, prog: str = "lab/pretrain.py") -> int
         The exit code: 0 complete, 75 asked to stop and saved (go on with --resume latest), 2 impossible settings,
         1 a run that cannot start or go on.
     """
-    from lab.errors import EXIT_ERROR, EXIT_USAGE, ConfigError, LostRankError, UserError
+    from lab.errors import EXIT_ERROR, ConfigError, LostRankError, UserError, exit_code, tell
     from lab.light import without_torch
+    from lab.parallel import ranks
     from lab.training.signals import EXIT_STOPPED, ignore_repeats
 
     words = sys.argv[1:] if argv is None else argv
     try:
+        ranks.check()
+    except ConfigError as error:
+        return tell(error)
+    try:
         with without_torch():  # a wrong flag should not wait for it
-            from lab.training.start import parse
+            from lab.training.start import check_early, parse
 
             settings = partial(parse, words, prog=prog)
             run = settings()
+            check_early(run)
             from lab.quiet import quieten
 
             quieten()
@@ -37,10 +43,10 @@ def main(argv: list[str] | None = None, *, prog: str = "lab/pretrain.py") -> int
         complete = pretrain(run, settings)
     except UserError as error:
         if os.environ.get("RANK", "0") == str(error.reported_by):
-            print(f"error: {error}", file=sys.stderr, flush=True)
+            tell(error)
         if isinstance(error, LostRankError):
             os._exit(EXIT_ERROR)  # the process group, half gone, would hold an orderly end up
-        return EXIT_USAGE if isinstance(error, ConfigError) else EXIT_ERROR
+        return exit_code(error)
     if complete:
         return 0
     ignore_repeats()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import subprocess
@@ -14,7 +15,8 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from lab import command_line
-from lab.errors import EXIT_ERROR, EXIT_USAGE, ConfigError, UserError
+from lab.errors import ConfigError, UserError, tell
+from lab.modes import check_place
 
 if TYPE_CHECKING:
     from lab.config.sections import RunConfig
@@ -72,13 +74,9 @@ def main(argv: Sequence[str], *, prog: str) -> int:
     try:
         ours, flags = _split(argv, prog)
         launch = command_line.read(Launch, ours, prog=prog)
-        from lab.quiet import quieten
-
-        quieten()
         return _launch(launch, flags, prog)
     except UserError as error:
-        _say(f"error: {error}")
-        return EXIT_USAGE if isinstance(error, ConfigError) else EXIT_ERROR
+        return tell(error)
 
 
 def _split(argv: Sequence[str], prog: str) -> tuple[list[str], list[str]]:
@@ -96,12 +94,21 @@ _RUN_FLAGS = ("--config", "--run-dir", "--resume")
 
 
 def _launch(launch: Launch, flags: list[str], prog: str) -> int:
+    from lab.light import without_torch
+    from lab.quiet import quieten
     from launch import presets
 
     preset = presets.get(launch.preset)
-    launch = replace(launch, processes_per_node=launch.processes_per_node or _gpus_here() or 1)
     _check(launch, preset)
-    run = _check_run(launch, flags, prog)
+    if launch.processes_per_node is None:
+        launch = replace(launch, processes_per_node=_gpus_here() or 1)
+        _check(launch, preset)
+    if launch.nodes > 1 and not launch.dry_run:
+        number, host = _place(launch)
+        launch = replace(launch, machine_rank=number, main_address=host)
+    with without_torch():
+        run = _check_run(launch, flags, prog)
+    quieten()
     _tell_memory(launch, preset, run)
     if launch.dry_run:
         one = launch.nodes == 1 or launch.machine_rank is not None
@@ -110,9 +117,6 @@ def _launch(launch: Launch, flags: list[str], prog: str) -> int:
         for rank in ranks:
             print(shlex.join(command(replace(launch, machine_rank=rank, main_address=address), preset, flags)))
         return 0
-    if launch.nodes > 1:
-        rank, address = _place(launch)
-        launch = replace(launch, machine_rank=rank, main_address=address)
     words = command(launch, preset, flags)
     _say(shlex.join(words))
     from launch.supervise import supervise
@@ -135,13 +139,19 @@ def command(launch: Launch, preset: Preset, flags: Sequence[str]) -> list[str]:
 
 
 def _check(launch: Launch, preset: Preset) -> None:
-    processes = launch.processes_per_node or 1
+    processes = 1 if launch.processes_per_node is None else launch.processes_per_node
     if launch.nodes < 1:
         raise ConfigError(f"--nodes {launch.nodes}: must be at least 1")
     if processes < 1:
         raise ConfigError(f"--processes-per-node {processes}: must be at least 1")
     if launch.machine_rank is not None and not 0 <= launch.machine_rank < launch.nodes:
         raise ConfigError(f"--machine-rank {launch.machine_rank}: must be 0 to {launch.nodes - 1} (--nodes)")
+    if not 0 < launch.main_port < 65536:
+        raise ConfigError(f"--main-port {launch.main_port}: must be from 1 to 65535")
+    if launch.gpu_memory is not None and not 0 < launch.gpu_memory < math.inf:
+        raise ConfigError(f"--gpu-memory {launch.gpu_memory}: must be a number of GiB, more than 0")
+    if launch.log_dir is not None:
+        check_place("--log-dir", Path(launch.log_dir))
     if preset.name == "single" and launch.nodes * processes > 1:
         raise ConfigError(f"--preset single: one process, not {launch.nodes} x {processes}; use ddp")
     if preset.name == "single" and launch.log_dir is not None:
@@ -235,6 +245,10 @@ def _place(launch: Launch) -> tuple[int, str]:
         raise ConfigError(f"--nodes {launch.nodes}: say which machine this is, --machine-rank 0 to {launch.nodes - 1}")
     if address is None:
         raise ConfigError(f"--nodes {launch.nodes}: say where machine 0 is, --main-address HOST")
+    if not str(rank).isdecimal() or int(rank) >= launch.nodes:
+        raise ConfigError(
+            f"SLURM_NODEID {rank!r} (environment): must be from 0 to {launch.nodes - 1}; give --machine-rank"
+        )
     return int(rank), address
 
 

@@ -59,8 +59,10 @@ class Database:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             kind = file_system(path.parent)
+            if path.is_file() and path.stat().st_size and not path.open("rb").read(16).startswith(b"SQLite format 3"):
+                raise RunError(f"--cache {path}: file is not a database; mend it or name another file")
         except OSError as error:
-            raise RunError(f"--cache {path}: {error.strerror or error}") from error
+            raise RunError(f"--cache {path}: {error.strerror or error}; name another file") from error
         remote = kind in _REMOTE or kind.startswith("fuse.")
         if remote:
             self._slow(f"on {kind}, which several hosts share")

@@ -9,11 +9,10 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from evaluators.errors import ConfigError, RunError
 from evaluators.models import models
 from evaluators.values import Usage
+from evaluators.written import read_yaml
 
 _PER = Decimal(1_000_000)
 
@@ -45,11 +44,7 @@ class Prices:
         """Raises ConfigError where the user's table cannot be used; names the model."""
         self._prices = {name: price(known.price, name) for name, known in models().items() if known.price}
         if user is not None:
-            try:
-                content = yaml.safe_load(user.read_text(encoding="utf-8"))
-            except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-                raise ConfigError(f"--prices {user}: {getattr(error, 'strerror', None) or 'not YAML'}") from error
-            self._prices |= _table(content, str(user))
+            self._prices |= _table(read_yaml(user, "--prices"), str(user))
 
     def get(self, model: str) -> Price | None:
         """None: unpriced."""

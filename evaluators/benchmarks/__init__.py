@@ -129,9 +129,11 @@ def check(
             samples += 1
     samples += len(alone)
     if refused and not (skip_refused and samples):
-        head = f"--data {path}: {len(refused)} of {samples + len(refused)} lines refused"
-        remedy = [] if skip_refused else ["mend them, or go on without them: --skip-refused"]
-        raise RunError("\n".join([head, *(f"  {line}" for line in [*refused_text(refused), *remedy])]))
+        remedy = "mend them" if skip_refused else "mend them, or go on without them: --skip-refused"
+        raise RunError(
+            f"--data {path}: {len(refused)} of {samples + len(refused)} lines refused: "
+            + "; ".join([*refused_text(refused), remedy])
+        )
     if not samples:
         raise RunError(f"--data {path}: holds no sample")
     return Checked(samples, refused)

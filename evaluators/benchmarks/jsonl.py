@@ -32,7 +32,7 @@ def unpacked(path: Path) -> Iterator[IO[bytes]]:
             with path.open("rb") as file:
                 yield file
     except (OSError, zipfile.BadZipFile) as error:
-        raise RunError(f"--data {path}: {getattr(error, 'strerror', None) or error}") from error
+        raise RunError(f"--data {path}: {getattr(error, 'strerror', None) or error}; name a file of samples") from error
 
 
 def _only_member(archive: zipfile.ZipFile, path: Path) -> str:
@@ -87,7 +87,7 @@ def array_or_lines(path: Path) -> Iterator[Line]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise RunError(f"--data {path}: {error.strerror}") from error
+        raise RunError(f"--data {path}: {error.strerror}; name a file of samples") from error
     if not content.lstrip().startswith(b"["):
         yield from jsonl(path)
         return

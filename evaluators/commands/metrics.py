@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -34,6 +35,8 @@ class MetricsCommand:
     def __post_init__(self) -> None:
         if not 1 <= len(self.runs) <= 2:
             raise ConfigError(f"RUN: name the folder of one run, or of two to compare; {len(self.runs)} given")
+        if len(set(map(os.path.realpath, self.runs))) < len(self.runs):
+            raise ConfigError(f"RUN {self.runs[0]}: named twice; name each run once")
         check_bootstrap(self.draws, self.seed)
 
 
@@ -45,11 +48,11 @@ def main(argv: Sequence[str], *, prog: str) -> int:
     from evaluators.statistics.figures import score
 
     runs = [read_run(name) for name in wanted.runs]
+    both = compare(*runs, draws=wanted.draws, seed=wanted.seed) if len(runs) == 2 else None
     found = []
     for run in runs:
         found.append(score(run, draws=wanted.draws, seed=wanted.seed))
         write_statistics(run.path, found[-1])
-    both = compare(*runs, draws=wanted.draws, seed=wanted.seed) if len(runs) == 2 else None
     if both is not None:
         write_json(runs[1].path / "comparison.json", both)
     if wanted.json:

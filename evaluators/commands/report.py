@@ -46,7 +46,7 @@ def main(argv: Sequence[str], *, prog: str) -> int:
     try:
         path.write_text(page, encoding="utf-8")
     except OSError as error:
-        raise RunError(f"--out {path}: {error.strerror}") from error
+        raise RunError(f"--out {path}: {error.strerror}; name a file, in a folder that is there") from error
     write_statistics(Path(wanted.run), found)
     say("\n".join(score_text(found)))
     say(f"report      {path}, {path.stat().st_size / 1e6:.1f} MB, {time.monotonic() - began_s:.1f} s")

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jinja2 import ChoiceLoader, DictLoader, FileSystemLoader, StrictUndefined, Template, TemplateError
 from jinja2.sandbox import SandboxedEnvironment
 
 from evaluators.errors import ConfigError
 from evaluators.messages import Message
 from evaluators.prompts.wrapping import code_for, wrap, wrap_line
+from evaluators.written import read_yaml
 
 _HERE = Path(__file__).parent
 _NOUNS = ("response", "responses", "goal", "expert_in", "quality")
@@ -247,10 +247,7 @@ def _read(path: Path, flag: str) -> str:
 
 
 def _families(path: Path) -> dict[str, Family]:
-    try:
-        content = yaml.safe_load(_read(path, "--families"))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--families {path}: not YAML: {error}") from error
+    content = read_yaml(path, "--families")
     if not isinstance(content, dict) or not content:
         raise ConfigError(f"--families {path}: must hold NAME: {{{', '.join(('material', *_NOUNS))}}}")
     return {str(name): _family(path, str(name), nouns) for name, nouns in content.items()}

@@ -81,7 +81,7 @@ class NetworkConfig:
             raise ConfigError(f"--preset {self.preset}: gives a {type(base).__name__}, not a Network")
         names = [item.name for item in fields(self) if not item.name.startswith("preset")]
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        if "width" in given and given["width"] < (given.get("min_roles") or 1):
+        if "width" in given and "min_roles" in given and given["width"] < given["min_roles"]:
             raise ConfigError(f"--width {given['width']} and --min-roles {given['min_roles']} contradict each other")
         own = [item.name for item in fields(base) if item.init and item.name not in names]
         options = parse_options(self.preset_option, "--preset-option")

@@ -149,7 +149,7 @@ class Folder:
         """Raises RunError where another process judges into the folder."""
         self.path = path
         self.done: dict[int, str] = {}
-        self._made = not path.exists()
+        self._made, self._first = not path.exists(), not (path / ".lock").exists()
         self._file: BinaryIO | None = None
         self._added = False
         self.ledger = Ledger()
@@ -160,7 +160,7 @@ class Folder:
         except Timeout as error:
             raise RunError(f"--out {path}: another process is judging into it; wait for it or name another") from error
         except OSError as error:
-            raise RunError(f"--out {path}: {error.strerror}") from error
+            raise RunError(f"--out {path}: {error.strerror}; name another folder") from error
 
     def open(
         self, config: JudgeConfig, made_by: Mapping[str, Any], *, forget_failed: bool = False
@@ -223,6 +223,8 @@ class Folder:
             changed = differences(settings, config)
         except (yaml.YAMLError, AttributeError, UnicodeDecodeError) as error:
             raise RunError(f"--out {self.path}: its config.yaml cannot be read; name another folder") from error
+        if not {"judge", "network"} <= settings.keys():
+            raise RunError(f"--out {self.path}: its config.yaml is not a judge's; name another folder")
         if changed and (self.path / VERDICTS).exists():
             told = "; ".join(changed[:5])
             raise RunError(f"--out {self.path}: holds a run with other settings ({told}); {_ANOTHER}")
@@ -266,15 +268,16 @@ class Folder:
             raise RunError(f"--out {self.path}: {error.strerror or error}; the same command goes on") from error
 
     def close(self) -> None:
-        """Close the files and let other processes in; a folder that was made for nothing goes."""
+        """Close the files and let other processes in; a folder that was made for nothing goes, a lock as well."""
         try:
             if self._file is not None:
                 self._file.close()
             self.ledger.close()
         finally:
             self._lock.release()
-            if self._made and self._file is None:
+            if self._first and self._file is None:
                 (self.path / ".lock").unlink(missing_ok=True)
+            if self._made and self._file is None:
                 with suppress(OSError):
                     self.path.rmdir()
 

@@ -18,6 +18,7 @@ from evaluators.errors import ConfigError
 from evaluators.registry import Plugin
 from evaluators.running.config import JudgeConfig
 from evaluators.running.judge_spec import JudgeSpec
+from evaluators.written import read_yaml
 
 ConfigT = TypeVar("ConfigT", bound=JudgeConfig)
 _OPTIONS = ("option", "preset_option", "format_option")
@@ -71,10 +72,7 @@ def load_as(path: Path, kind: type[ConfigT], *, plugins: bool = True) -> ConfigT
     Raises:
         ConfigError: no such file, no YAML, or a key that is unknown, malformed or impossible; names it.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"--config {path}: {getattr(error, 'strerror', None) or 'not a YAML file'}") from error
+    content = read_yaml(path, "--config")
     if not isinstance(content, dict):
         raise ConfigError(f"--config {path}: must hold keys and values, such as `data: pairs.jsonl`")
     known = _known(content if plugins else {**content, "plugin": ()}, kind, path, "")

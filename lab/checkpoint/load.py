@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 import normalization  # noqa: F401  (registers our model types)
-from lab.checkpoint.search import resolve
+from lab.checkpoint.search import no_model, resolve
 from lab.errors import RunError, UserError
 
 _POINTER = b"version https://git-lfs"
@@ -53,18 +54,32 @@ def load_model(
     except (torch.OutOfMemoryError, UserError):
         raise
     except OSError as error:
-        what = "holds no checkpoint" if folder.is_dir() else "is no folder here, and no name that the hub answers to"
-        raise RunError(f"{path} {what}: {_first_line(error)}") from error
+        raise RunError(f"{path} {not_loaded(source, error)}") from error
     except (SafetensorError, pickle.UnpicklingError, EOFError) as error:
         damaged = _damaged(folder) or "a file of weights is cut or damaged"
         raise RunError(f"{source} cannot be loaded: {damaged} ({_first_line(error)}); get it anew") from error
     except (ImportError, ValueError, KeyError, RuntimeError) as error:
-        text = _first_line(error)
-        if "Unrecognized configuration class" in text:
-            text = "it is no causal LM (an encoder, or another kind of model)"
-        raise RunError(f"{source} cannot be loaded: {text}") from error
+        raise RunError(f"{path} {not_loaded(source, error)}") from error
     _refuse_misfits(source, report, added, dropped)
     return model
+
+
+def not_loaded(source: str, error: Exception) -> str:
+    """Why transformers loads no config or model from a folder, a file or a name, and what to name instead."""
+    place, text = Path(source), _first_line(error).rstrip(".")
+    if (why := no_model(source)) is not None:
+        return why
+    if not place.exists():
+        remedy = "check the spelling and the network, or name a checkpoint's folder"
+        return f"is no folder here, and no name that the hub answers to: {text}; {remedy}"
+    if not place.is_dir():
+        return f"is a file that is no model's config: {text}; name a checkpoint's folder"
+    if kind := re.search("model type `(.*?)`.*does not recognize", text):
+        return f"cannot be loaded: transformers knows no model_type {kind[1]!r} (in its config.json); correct it"
+    if "Unrecognized configuration class" in text:
+        text = "it is no causal LM (an encoder, or another kind of model)"
+    what = "holds no checkpoint" if isinstance(error, OSError) else "cannot be loaded"
+    return f"{what}: {text}; name a checkpoint that is whole"
 
 
 def _refuse_pointers(folder: Path) -> None:

@@ -89,6 +89,40 @@ def _steps(run_dir: Path, resume: str) -> list[int]:
         raise RunError(f"--resume {resume}: {folder} cannot be read: {error.strerror or error}") from error
 
 
+def no_model(path: str) -> str | None:
+    """Why there is no model at a place, where that can be seen without opening it; None for names of the hub too."""
+    place = Path(path)
+    if place.is_symlink() and not place.exists():
+        return f"is a link to {place.readlink()}, which is not there; fetch that, or name a checkpoint's folder"
+    if place.is_dir() and not (place / "config.json").is_file() and not any(place.glob("*.gguf")):
+        other = of_another_kind(place)
+        what = f"it is {other}" if other else "name another folder"
+        return f"holds no checkpoint: there is no config.json in it; {what}"
+    return None
+
+
+def refuse_no_model(path: str) -> None:
+    """What can be told of a command's model before torch is loaded.
+
+    Raises:
+        RunError: a file, a link that leads nowhere, or a folder without a model.
+    """
+    place = Path(path)
+    if place.is_file() and place.suffix != ".gguf":
+        raise RunError(f"{path} is a file that is no model; name a checkpoint's folder")
+    if not (place / FOLDER).is_dir() and (why := no_model(path)) is not None:
+        raise RunError(f"{path} {why}")
+
+
+def of_another_kind(folder: Path) -> str | None:
+    """What a folder is that is no run's, and what it is good for, where its files tell."""
+    if (folder / "verdicts.jsonl").is_file():
+        return f"a judge's run; depthlab judge report {folder} shows it"
+    if (folder / manifest.NAME).is_file():
+        return "a checkpoint; give the folder of its run"
+    return None
+
+
 def run_of(checkpoint: Path) -> Path | None:
     """The folder of the run that a checkpoint belongs to, by where it stands or, if it is a link, where it leads to;
     None for one that was taken elsewhere."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,22 +28,47 @@ class Convert:
 
 
 def main(argv: Sequence[str], *, prog: str) -> int:
-    """Exit code 0, or 1 where nothing was written."""
+    """Exit code 0; 1 where nothing was written; 2 for an impossible setting."""
     wanted = command_line.read(Convert, argv, prog=prog)
+    from lab.errors import tell
+    from lab.light import without_torch
     from lab.quiet import quieten
 
-    quieten()
     try:
+        with without_torch():
+            _check(wanted)
+        quieten()
         differences = convert(wanted)
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return tell(error)
     for kind, difference in differences.items():
         print(f"same logits on {kind} tokens: largest difference {difference:.1e} of the largest logit")
     print(
         f"wrote {wanted.out}; go on with depthlab pretrain --model.checkpoint {wanted.out} --normalization.scheme lns"
     )
     return 0
+
+
+def _check(wanted: Convert) -> None:
+    """Raises UserError for what can be told before torch is loaded."""
+    from lab.checkpoint.search import refuse_no_model
+    from lab.errors import ConfigError
+    from lab.modes import refuse_taken
+    from normalization.schemes import get
+
+    try:
+        scheme = get(wanted.to).name
+    except ValueError as error:
+        raise ConfigError(f"--to {wanted.to}: {error}") from error
+    if scheme != "lns":
+        raise ConfigError(
+            f"--to {wanted.to}: there is no conversion. {scheme} moves or adds a norm on the residual stream, so no "
+            "choice of weights makes it compute what the Pre-LN model computes; only a scale behind an existing norm "
+            "(lns) can be undone by that norm's weights. To start training from the weights all the same: depthlab "
+            f"pretrain --model.checkpoint {wanted.path} --normalization.scheme {wanted.to}"
+        )
+    refuse_taken(Path(wanted.out))
+    refuse_no_model(wanted.path)
 
 
 def convert(wanted: Convert) -> dict[str, float]:
@@ -57,20 +81,9 @@ def convert(wanted: Convert) -> dict[str, float]:
     import normalization
     from lab.checkpoint import load_model
     from lab.checkpoint.search import resolve
-    from lab.errors import ConfigError
     from lab.model.handover import hand_over
-    from lab.modes import check_place
-    from normalization import schemes
 
-    scheme = schemes.get(wanted.to).name
-    if scheme != "lns":
-        raise ConfigError(
-            f"--to {wanted.to}: there is no conversion. {scheme} moves or adds a norm on the residual stream, so no "
-            "choice of weights makes it compute what the Pre-LN model computes; only a scale behind an existing norm "
-            "(lns) can be undone by that norm's weights. To start training from the weights all the same: depthlab "
-            f"pretrain --model.checkpoint {wanted.path} --normalization.scheme {wanted.to}"
-        )
-    check_place("--out", Path(wanted.out))
+    _check(wanted)
     source = resolve(wanted.path)
     model = load_model(source)
     converted = normalization.from_pre_ln(copy.deepcopy(model))

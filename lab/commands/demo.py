@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from statistics import median
 from typing import Any
 
 from lab import command_line
-from lab.errors import EXIT_ERROR, UserError
+from lab.errors import ConfigError, UserError, tell
 from lab.modes import check_place
 
 SCHEMES = ("pre", "mix", "lns")
@@ -38,14 +39,14 @@ class Demo:
 
 
 def main(argv: Sequence[str], *, prog: str) -> int:
-    """The exit code is 0, or that of the first run that failed."""
+    """Exit code 0; that of the first run that failed; 1 where nothing can be written; 2 for an impossible setting."""
     demo = command_line.read(Demo, argv, prog=prog)
     folder = _fresh(Path(demo.out))
     try:
+        _check(demo)
         check_place("--out", folder)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_ERROR
+        return tell(error)
     rows = []
     for number, scheme in enumerate(SCHEMES, start=1):
         run_dir = folder / scheme
@@ -76,6 +77,15 @@ def main(argv: Sequence[str], *, prog: str) -> int:
     print(f"\nThe three runs compared, to open in a browser: {report}")
     print(f"next: depthlab compare {' '.join(str(folder / scheme) for scheme in SCHEMES)}")
     return 0
+
+
+def _check(demo: Demo) -> None:
+    """Raises ConfigError for what every run would refuse under a name that the demo's flags do not have."""
+    for flag, value in (("steps", demo.steps), ("lr", demo.lr), ("embedding-std", demo.embedding_std)):
+        if not 0 < value < math.inf:
+            raise ConfigError(f"--{flag} {value}: must be positive")
+    if not 0 <= demo.seed < 2**32:
+        raise ConfigError(f"--seed {demo.seed}: must be at least 0 and below 2^32")
 
 
 def _flags(demo: Demo, scheme: str, run_dir: Path) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -23,17 +22,22 @@ class Describe:
 
 
 def main(argv: Sequence[str], *, prog: str) -> int:
-    """Exit code 0, or 1 where nothing can be loaded."""
+    """Exit code 0; 1 where nothing can be loaded; 2 for an impossible setting."""
+    from lab.errors import tell
+    from lab.light import without_torch
     from lab.quiet import quieten
 
     wanted = command_line.read(Describe, argv, prog=prog)
-    quieten()
-    import normalization
-    from lab.checkpoint import load_model
-
     try:
+        with without_torch():
+            from lab.checkpoint.search import refuse_no_model
+
+            refuse_no_model(wanted.path)
+        quieten()
+        import normalization
+        from lab.checkpoint import load_model
+
         normalization.describe(load_model(wanted.path))
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return tell(error)
     return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -33,16 +32,23 @@ class Export:
 
 
 def main(argv: Sequence[str], *, prog: str) -> int:
-    """Exit code 0, or 1 where nothing was written."""
+    """Exit code 0; 1 where nothing was written; 2 for an impossible setting."""
     wanted = command_line.read(Export, argv, prog=prog)
+    from lab.errors import tell
+    from lab.light import without_torch
+    from lab.modes import refuse_taken
     from lab.quiet import quieten
 
-    quieten()
     try:
+        with without_torch():
+            from lab.checkpoint.search import refuse_no_model
+
+            refuse_taken(Path(wanted.out))
+            refuse_no_model(wanted.path)
+        quieten()
         differences = export(wanted)
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return tell(error)
     for kind, difference in differences.items():
         print(f"same logits on {kind} tokens: largest difference {difference:.1e} of the largest logit")
     print(f"wrote {wanted.out}; its README.md says how to load it")
@@ -59,11 +65,9 @@ def export(wanted: Export) -> dict[str, float]:
     from lab.checkpoint import load_model
     from lab.checkpoint.search import resolve
     from lab.model.handover import hand_over
-    from lab.modes import check_place
     from lab.runfolder.folder import versions
     from normalization.remote import save_with_code
 
-    check_place("--out", Path(wanted.out))
     source = resolve(wanted.path)
     model = load_model(source, dtype=wanted.dtype)
     scheme = normalization.spec(model).scheme

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,20 +50,36 @@ class Prune:
 def main(argv: Sequence[str], *, prog: str) -> int:
     """Exit code 0; 1 where nothing was written; 2 for an impossible setting."""
     wanted = command_line.read(Prune, argv, prog=prog)
-    from lab.errors import ConfigError
+    from lab.errors import tell
+    from lab.light import without_torch
     from lab.quiet import quieten
 
-    quieten()
     try:
+        with without_torch():
+            _check(wanted)
+        quieten()
         removed, differences = prune(wanted)
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
+        return tell(error)
     for kind, difference in differences.items():
         print(f"same logits on {kind} tokens: largest difference {difference:.1e} of the largest logit")
     print(f"wrote {wanted.out} without layers {ranges(removed)}")
     print(f"to heal it, train it on: depthlab pretrain --model.checkpoint {wanted.out} --data.source ...")
     return 0
+
+
+def _check(wanted: Prune) -> None:
+    """Raises UserError for what can be told before torch is loaded."""
+    from lab.checkpoint.search import refuse_no_model
+    from lab.errors import ConfigError
+    from lab.modes import refuse_taken
+
+    if (wanted.layers is None) == (wanted.drop is None):
+        raise ConfigError("prune: give either --layers, such as 21-25, or --drop with a number of layers")
+    if wanted.layers is not None and wanted.record is not None:
+        raise ConfigError(f"--record {wanted.record}: only with --drop, which chooses layers by it; leave one out")
+    refuse_taken(Path(wanted.out))
+    refuse_no_model(wanted.path)
 
 
 def prune(wanted: Prune) -> tuple[list[int], dict[str, float]]:
@@ -87,10 +102,6 @@ def prune(wanted: Prune) -> tuple[list[int], dict[str, float]]:
     from lab.model.shrink import difference_to_skipping, without
     from normalization.api import family_of
 
-    if (wanted.layers is None) == (wanted.drop is None):
-        raise ConfigError("prune: give either --layers, such as 21-25, or --drop with a number of layers")
-    if Path(wanted.out).exists():
-        raise RunError(f"--out {wanted.out}: exists already and is never overwritten")
     target = targets.of_path(resolve(wanted.path))
     model = target.load(dtype=wanted.dtype, device=torch.device("cpu"))
     depth = len(normalization.decoder_layers(model))

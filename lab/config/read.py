@@ -91,9 +91,9 @@ def _content(path: Path) -> dict[str, Any]:
     try:
         content = words.read(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"--config {path}: {error.strerror}") from error
+        raise ConfigError(f"--config {path}: {error.strerror}; name a YAML file") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--config {path}: not a YAML file: {error}") from error
+        raise ConfigError(f"--config {path}: not a YAML file: {words.fault(error)}") from error
     if content is None:
         content = {}
     if not isinstance(content, dict):

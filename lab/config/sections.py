@@ -5,6 +5,7 @@ Each field is a flag (`--optim.lr`) and a key of the YAML file (`optim: {lr: ...
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -20,9 +21,16 @@ Precision = Literal["fp32", "bf16", "fp16"]
 Tracker = Literal["tensorboard", "wandb", "trackio"]
 
 
+SEEDS = 2**32
+"""Seeds that NumPy takes."""
+MOST_TOKENS = 2**63
+"""More than a position in the data can count."""
+
+
 def _check(condition: bool, flag: str, value: Any, must: str) -> None:
-    if not condition:
-        raise ConfigError(f"--{flag} {value}: must be {must}")
+    if not condition or (isinstance(value, float) and math.isinf(value)):
+        finite = ", and finite" if condition else ""
+        raise ConfigError(f"--{flag} {value}: must be {must}{finite}")
 
 
 @dataclass(frozen=True)
@@ -139,7 +147,7 @@ class TrainConfig:
                 f"--train.global-batch {self.global_batch}: must be a multiple of --train.micro-batch "
                 f"{self.micro_batch} (times the number of processes)"
             )
-        _check(self.seed >= 0, "train.seed", self.seed, "at least 0")
+        _check(0 <= self.seed < SEEDS, "train.seed", self.seed, "at least 0 and below 2^32")
         _check(self.hang_timeout > 0, "train.hang-timeout", self.hang_timeout, "positive")
 
 
@@ -277,6 +285,12 @@ class RunConfig:
     parallel: tyro.conf.Suppress[ParallelConfig] = field(default_factory=ParallelConfig)
 
     def __post_init__(self) -> None:
+        if self.tokens >= MOST_TOKENS:
+            flag, value = ("steps", self.steps) if self.train.tokens is None else ("tokens", self.tokens)
+            raise ConfigError(
+                f"--train.{flag} {value}: with --train.global-batch {self.train.global_batch} and --data.block-length "
+                f"{self.data.block_length} the run has 2^63 tokens or more; lower one of them"
+            )
         warmup = length_in_steps(self.optim.warmup, self.steps)
         decay = length_in_steps(self.optim.decay, self.steps) if self.optim.schedule == "wsd" else 0
         if warmup + decay > self.steps or (warmup == self.steps > 1):

@@ -23,7 +23,29 @@ def read(text: str) -> Any:
     Raises:
         yaml.YAMLError: it is not YAML.
     """
-    return yaml.load(text, Loader=yaml.BaseLoader)
+    return yaml.load(text, Loader=_Loader)
+
+
+class _Loader(yaml.BaseLoader):
+    """Refuses a key that stands twice, of which PyYAML would take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"{key.value} stands twice", problem_mark=key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
+def fault(error: yaml.YAMLError | UnicodeDecodeError) -> str:
+    """What is wrong with a text that is no YAML, where, and what to do, in one line."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"not text in UTF-8 (byte {error.start + 1}); save it as UTF-8"
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or str(error)
+    place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
+    remedy = "; indent with spaces" if "'\\t'" in problem else ""
+    return f"{place}{' '.join(problem.split())}{remedy}"
 
 
 def meant(value: Any, kind: Any) -> Any:

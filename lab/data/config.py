@@ -14,6 +14,8 @@ BeginToken = Literal["auto", "yes", "no"]
 
 BYTE_ALPHABET = 256
 """Entries of a byte-level vocabulary before the end token and the first merge."""
+MOST_ENTRIES = 2**20
+"""Four times the largest vocabularies in use; room for all entries is taken before the first is found."""
 
 
 @dataclass(frozen=True)
@@ -103,15 +105,17 @@ class DataConfig:
         """Entries of the vocabulary to train, or None when `tokenizer` names an existing tokenizer.
 
         Raises:
-            DataError: `bpe:` is not followed by a number of at least 257.
+            DataError: `bpe:` is not followed by a number from 257 to 2^20.
         """
         prefix, colon, size = self.tokenizer.partition(":")
         if prefix != "bpe" or not colon:
             return None
-        if not size.isdecimal() or int(size) < BYTE_ALPHABET + 1:
+        # No number of more digits is as small, and Python refuses to read those of thousands.
+        if not (size.isdecimal() and len(size) < 9 and BYTE_ALPHABET < int(size) <= MOST_ENTRIES):
             raise DataError(
                 f"--data.tokenizer {self.tokenizer!r}: write bpe:VOCAB with VOCAB at least "
-                f"{BYTE_ALPHABET + 1} ({BYTE_ALPHABET} bytes and the end token), for example bpe:4096"
+                f"{BYTE_ALPHABET + 1} ({BYTE_ALPHABET} bytes and the end token) and at most {MOST_ENTRIES}, for "
+                "example bpe:4096"
             )
         return int(size)
 

@@ -127,7 +127,9 @@ def _files(entry: str) -> tuple[list[Path], list[tuple[str, Path]]]:
 
 def _nothing_to_read(entry: str, left_out: Sequence[tuple[str, Path]]) -> DataError:
     if not left_out:
-        return DataError(f"--data.source {entry}: the folder holds no file")
+        return DataError(
+            f"--data.source {entry}: the folder holds no file; name one with text, JSON Lines or Parquet in it"
+        )
     first = {reason: path.name for reason, path in reversed(left_out)}
     listed = ", ".join(
         f"{count} {reason} (first {first[reason]})"
@@ -139,6 +141,8 @@ def _nothing_to_read(entry: str, left_out: Sequence[tuple[str, Path]]) -> DataEr
 def _nothing_there(entry: str, path: Path) -> DataError:
     if os.path.islink(path):
         return DataError(f"--data.source {entry}: a link to {os.readlink(path)}, which is not there; fetch that file")
+    if path.exists():
+        return DataError(f"--data.source {entry}: a device or a pipe; name a file, which can be read again")
     if glob.has_magic(entry):
         return DataError(f"--data.source {entry}: no file matches this pattern (working folder: {Path.cwd()})")
     if not os.path.isdir(path.parent):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,19 +64,54 @@ class Diagnose:
 def main(argv: Sequence[str], *, prog: str) -> int:
     """Exit code 0; 1 where nothing can be measured; 2 for an impossible setting."""
     is_main = os.environ.get("RANK", "0") == "0"
-    from lab.errors import ConfigError, UserError
+    from lab.errors import ConfigError, UserError, exit_code, tell
+    from lab.light import without_torch
+    from lab.parallel import ranks
 
     try:
+        ranks.check()
+    except ConfigError as error:
+        return tell(error)
+    try:
         wanted = command_line.read(Diagnose, argv, prog=prog, console_outputs=is_main)
+        with without_torch():
+            _check(wanted)
         from lab.quiet import quieten
 
         quieten()
         _diagnose(wanted)
     except UserError as error:
         if is_main:
-            print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
+            tell(error)
+        return exit_code(error)
     return 0
+
+
+def _check(wanted: Diagnose) -> None:
+    """Raises UserError for what can be told before torch is loaded."""
+    from lab.checkpoint.folder import FOLDER as CHECKPOINTS
+    from lab.checkpoint.search import of_another_kind
+    from lab.errors import ConfigError
+    from lab.modes import check_place
+
+    folder = Path(wanted.path)
+    is_run = (folder / CHECKPOINTS).is_dir()
+    if wanted.watch and wanted.latest:
+        raise ConfigError("--watch and --latest exclude each other: watching measures every checkpoint")
+    if wanted.parent is not None and not (wanted.watch and wanted.parent > 0):
+        raise ConfigError(f"--parent {wanted.parent}: the number of a process, with --watch; leave it out")
+    other = (
+        "a file; give the --run-dir of a run" if folder.exists() and not folder.is_dir() else of_another_kind(folder)
+    )
+    if wanted.watch and not is_run and other is not None:
+        raise ConfigError(f"--watch: {folder} is no run folder but {other}")
+    if wanted.latest and not is_run:
+        raise ConfigError(f"--latest: {folder} is no run folder; leave it out, or name a run's")
+    for flag, value, least in (("blocks", wanted.blocks, 1), ("block-length", wanted.block_length, 2)):
+        if value is not None and value < least:
+            raise ConfigError(f"--{flag} {value}: must be at least {least}")
+    if wanted.out is not None:
+        check_place("--out", Path(wanted.out))
 
 
 def _diagnose(wanted: Diagnose) -> None:
@@ -87,11 +121,8 @@ def _diagnose(wanted: Diagnose) -> None:
     from lab.diagnostics.record import load
     from lab.diagnostics.show import show
     from lab.errors import ConfigError
-    from lab.modes import check_place
 
     only = registry.chosen(wanted.only)
-    if wanted.out is not None:
-        check_place("--out", Path(wanted.out))
     shown = None if wanted.only is None else only
     if Path(wanted.path).suffix == ".json":
         print(show(load(wanted.path), shown))
@@ -100,8 +131,6 @@ def _diagnose(wanted: Diagnose) -> None:
     processes = Processes.join()
     if wanted.watch and processes.world > 1:
         raise ConfigError("--watch: runs in one process; start it without a launcher")
-    if wanted.latest and not run:
-        raise ConfigError(f"--latest: {wanted.path} is no run folder")
     say = (lambda text: print(text, flush=True)) if processes.is_main else (lambda text: None)
     plan = runs.Plan(
         only,

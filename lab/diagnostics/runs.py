@@ -19,6 +19,7 @@ from transformers import AutoConfig, PreTrainedModel
 
 from lab.checkpoint import manifest
 from lab.checkpoint.folder import path_of
+from lab.checkpoint.load import not_loaded
 from lab.checkpoint.search import resolve
 from lab.diagnostics import registry, targets
 from lab.diagnostics.engine.probe import Probe
@@ -62,9 +63,7 @@ class Plan:
             try:
                 config: Any = AutoConfig.from_pretrained(target.source, **extra)
             except (OSError, ValueError, ImportError) as error:
-                is_folder = Path(target.source).is_dir()
-                what = "holds no model" if is_folder else "is no folder here, and no name that the hub answers to"
-                raise RunError(f"{target.source} {what}: {str(error).strip().splitlines()[0]}") from error
+                raise RunError(f"{target.source} {not_loaded(target.source, error)}") from error
             check_family(config)
             self._made[key] = make_probe(
                 self.probe,

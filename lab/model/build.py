@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, Pretrain
 
 import normalization
 from lab.checkpoint import load_model
+from lab.checkpoint.load import not_loaded
 from lab.checkpoint.search import resolve
 from lab.config.presets import check_preset
 from lab.config.sections import RunConfig
@@ -127,7 +128,7 @@ def _stock_config(run: RunConfig, *, tokenizer_size: int, eos_token_id: int | No
     try:
         config = AutoConfig.from_pretrained(source)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"--model.{_flag(run)} {source}: {error}") from error
+        raise ConfigError(f"--model.{_flag(run)} {source}: {not_loaded(source, error)}") from error
     # Nothing is padded here, and padding_idx would keep a real token's embedding from learning.
     config.pad_token_id = None
     _take_context(config, source)

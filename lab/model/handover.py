@@ -21,7 +21,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 import normalization
 from lab.checkpoint import manifest
 from lab.errors import RunError
-from lab.modes import as_umask, check_place
+from lab.modes import as_umask, refuse_taken
 from lab.runfolder.folder import ENVIRONMENT, versions
 
 TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 4e-3}
@@ -80,9 +80,7 @@ def hand_over(
     Raises:
         RunError: `out` exists, or the folder computes something else than `model`; nothing is left of it then.
     """
-    if out.exists():
-        raise RunError(f"--out {out}: exists already and is never overwritten")
-    check_place("--out", out)
+    refuse_taken(out)
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,12 +37,17 @@ class Report:
 
 def main(argv: Sequence[str], *, prog: str) -> int:
     """Exit code 0; 1 where there is nothing to read or no place to write; 2 for an impossible setting."""
-    from lab.errors import ConfigError, UserError
+    from lab.errors import ConfigError, UserError, tell
+    from lab.light import without_torch
 
     try:
         wanted = command_line.read(Report, argv, prog=prog)
         if not wanted.paths:
             raise ConfigError("name at least one run folder, or a record (.json) of depthlab diagnose")
+        with without_torch():
+            from lab.report.paths import check
+
+            check(wanted.paths)
         if wanted.live:
             if wanted.format != "html" or wanted.out is not None:
                 raise ConfigError("--live: serves HTML and writes nothing; leave --format and --out away")
@@ -58,8 +62,7 @@ def main(argv: Sequence[str], *, prog: str) -> int:
         file = write(list(wanted.paths), out=wanted.out, kind=wanted.format)
         print(f"wrote {file}" + ("; open it in a browser" if wanted.format == "html" else ""))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
+        return tell(error)
     return 0
 
 

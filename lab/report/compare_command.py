@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -29,16 +28,20 @@ class Compare:
 
 def main(argv: Sequence[str], *, prog: str) -> int:
     """Exit code 0; 1 where there is nothing to read; 2 for an impossible setting."""
-    from lab.errors import ConfigError, UserError
+    from lab.errors import ConfigError, UserError, tell
+    from lab.light import without_torch
 
     try:
         wanted = command_line.read(Compare, argv, prog=prog)
         if len(wanted.paths) < 2:
             raise ConfigError("name at least two runs; depthlab report shows a single one")
+        with without_torch():
+            from lab.report.paths import check
+
+            check(wanted.paths)
         _print(list(wanted.paths))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
+        return tell(error)
     return 0
 
 

@@ -17,7 +17,8 @@ from lab.checkpoint.folder import FOLDER, SUPERSEDED, path_of
 from lab.config.names import flat
 from lab.diagnostics.record import Record, load
 from lab.diagnostics.values import Figure
-from lab.errors import ConfigError, RunError
+from lab.errors import RunError
+from lab.report.paths import check, check_one
 from lab.runfolder import metrics
 from lab.runfolder.history import history
 
@@ -91,14 +92,10 @@ def read(path: str | Path) -> Run:
         RunError: there is nothing of the kind at `path`; a single record that cannot be read.
     """
     path = Path(path)
+    check_one(path)
     if path.suffix == ".json" and not path.is_dir():
         record = load(path)
         return Run(_record_name(record, path), path, {}, {}, [], {record.model.get("step"): record})
-    if not path.is_dir():
-        raise RunError(
-            f"{path}: no run folder and no record; give the folder that depthlab pretrain wrote (--run-dir), or measure"
-            " a model with depthlab diagnose MODEL and give the .json record that it names"
-        )
     notices: list[str] = []
     is_run = (path / CONFIG).is_file() or (path / metrics.NAME).is_file()
     folder = path / DIAGNOSTICS if (path / DIAGNOSTICS).is_dir() else path
@@ -131,11 +128,7 @@ def read_all(paths: list[str]) -> list[Run]:
         ConfigError: one is named twice.
         RunError: what `read` raises.
     """
-    seen: set[Path] = set()
-    for path in paths:
-        if (place := Path(path).resolve()) in seen:
-            raise ConfigError(f"{path}: named twice; name each run once")
-        seen.add(place)
+    check(paths)
     runs = [read(path) for path in paths]
     names = [run.name for run in runs]
     return [run if names.count(run.name) == 1 else Run(str(run.path), *list(vars(run).values())[1:]) for run in runs]

@@ -11,8 +11,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from lab.config.read import dump
 from lab.config.sections import RunConfig
 from lab.errors import RunError
@@ -44,11 +42,9 @@ def refuse_existing(folder: Path) -> None:
         RunError: it exists, or cannot be made.
     """
     check_place("--run-dir", folder)
-    if folder.exists() and (not folder.is_dir() or not is_empty(folder)):
-        raise RunError(
-            f"--run-dir {folder}: exists already and is never overwritten; choose another folder, or go on with "
-            "--resume latest"
-        )
+    if folder.exists() and not is_empty(folder):
+        go_on = ", or go on with --resume latest" if (folder / CONFIG).is_file() else ""
+        raise RunError(f"--run-dir {folder}: exists already and is never overwritten; choose another folder{go_on}")
 
 
 def create(
@@ -103,6 +99,8 @@ def versions() -> dict[str, str]:
 
 def environment(world_size: int) -> dict[str, Any]:
     """Versions, command, git revision and hardware of this process."""
+    import torch  # not above: a folder that is taken is told before it is loaded
+
     device = "cpu"
     if torch.cuda.is_available():
         device = torch.cuda.get_device_name()

@@ -20,12 +20,12 @@ from lab.checkpoint.progress import Progress, read_progress
 from lab.checkpoint.search import Check, find_or_none, run_of
 from lab.config import read
 from lab.config.names import flat
+from lab.config.presets import check_preset
 from lab.config.resume import differences
 from lab.config.sections import RunConfig
+from lab.data.sources import resolve_source
 from lab.errors import ConfigError, RunError, UserError
-
-CONFIG = "config.yaml"
-"""As in `lab.runfolder.folder`, which brings torch."""
+from lab.runfolder.folder import CONFIG, refuse_existing
 
 Say = Callable[[str], None]
 
@@ -55,6 +55,23 @@ def parse(argv: Sequence[str], *, prog: str, check: Check = manifest.complete, s
             return None  # what this process alone cannot find is told with its rank, once all have met
 
     return read.parse(argv, prog=prog, stored=stored)
+
+
+def check_early(run: RunConfig) -> None:
+    """What can be told of a run that starts before torch is loaded; of several processes each may see other files, so
+    those tell it when they have met.
+
+    Raises:
+        UserError: the scheme does not fit the preset's layers, the folder is taken, or the text is not there.
+    """
+    if run.resume is None and run.model.config is None and run.model.checkpoint is None:
+        try:
+            run.normalization.spec().plans(check_preset(run.model.preset).layers)
+        except ValueError as error:
+            raise ConfigError(f"--normalization.scheme {run.normalization.scheme}: {error}") from error
+    if run.resume is None and os.environ.get("WORLD_SIZE", "1") == "1":
+        refuse_existing(Path(run.run_dir))
+        resolve_source(run.data)
 
 
 def settings_of(checkpoint: Path) -> RunConfig:
@@ -98,19 +115,19 @@ class Start:
         """
         folder = Path(run.run_dir)
         if run.resume is None:
-            _refuse_existing(folder)
+            refuse_existing(folder)
             return cls(run)
         checkpoint = find_or_none(folder, run.resume, say)
         if checkpoint is None:
             if not (folder / CONFIG).is_file():
-                _refuse_existing(folder)
+                refuse_existing(folder)
             return cls(dataclasses.replace(run, resume=None))
         stored = settings_of(checkpoint)
         changed = tuple(differences(stored, run))
         position = read_progress(checkpoint, stored)
         origin = run_of(checkpoint)
         if origin is None or origin.resolve() != folder.resolve():
-            _refuse_existing(folder)
+            refuse_existing(folder)
             branch = f"{(origin or checkpoint).resolve()} at step {position.step}"
             return cls(
                 dataclasses.replace(run, resume=str(checkpoint.resolve())), checkpoint, position, changed, branch
@@ -132,12 +149,6 @@ class Start:
             "changed": list(self.changed),
             "branch": self.branch,
         }
-
-
-def _refuse_existing(folder: Path) -> None:
-    from lab.runfolder.folder import refuse_existing  # brings torch, which the command line does not need
-
-    refuse_existing(folder)
 
 
 _BEFORE = (

@@ -11,6 +11,7 @@ HOUSE = Path(__file__).parents[2] / "evaluators"
 
 FLOORS = [
     ["errors", "storing", "values", "models"],
+    ["written"],
     ["samples", "saying", "registry", "aggregation"],
     ["reading"],
     ["messages", "network", "benchmarks"],

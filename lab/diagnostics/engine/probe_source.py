@@ -23,7 +23,7 @@ from lab.data.sources import resolve_source
 from lab.data.token_file import encode_documents
 from lab.diagnostics.engine.probe import Probe
 from lab.diagnostics.record import load
-from lab.errors import RunError
+from lab.errors import ConfigError, RunError
 from lab.runfolder.folder import CONFIG, TOKENIZER
 
 TOKENS = 4096
@@ -198,9 +198,9 @@ def make_probe(
         **data: more settings of `DataConfig` for text.
     """
     if blocks is not None and blocks < 1:
-        raise RunError(f"--blocks {blocks}: must be at least 1")
+        raise ConfigError(f"--blocks {blocks}: must be at least 1")
     if length is not None and length < 2:
-        raise RunError(f"--block-length {length}: must be at least 2, so that a token is predicted")
+        raise ConfigError(f"--block-length {length}: must be at least 2, so that a token is predicted")
     if wanted is None and run_dir is not None:
         _refuse_begin(begin, "the held-out blocks of a run are what it was trained with (--data.begin-token)")
         return of_run(run_dir, blocks=blocks, length=length, seed=seed)

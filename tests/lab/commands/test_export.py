@@ -357,7 +357,7 @@ def test_what_cannot_be_converted(tmp_path: Path, capsys, family: str, scheme: s
 
 def test_an_unknown_scheme_is_answered_with_the_nearest(tmp_path: Path, capsys) -> None:
     source = checkpoint(tmp_path / "pre", "pre")
-    assert cli.main(["convert", source, "--to", "lsn", "--out", str(tmp_path / "out")]) == 1
+    assert cli.main(["convert", source, "--to", "lsn", "--out", str(tmp_path / "out")]) == 2
     assert "did you mean 'lns'" in capsys.readouterr().err
 
 
