@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from lab import command_line
+from evaluators import command_line
 from lab.errors import EXIT_ERROR, EXIT_USAGE, ConfigError, UserError
 
 if TYPE_CHECKING:

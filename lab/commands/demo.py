@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from lab import command_line
+from evaluators import command_line
 from lab.errors import EXIT_ERROR, UserError
 from lab.modes import check_place
 

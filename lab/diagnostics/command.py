@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from lab import command_line
+from evaluators import command_line
 from lab.diagnostics.options import Options
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from tests.house import arrows, circles, outside, upward
 HOUSE = Path(__file__).parents[2] / "evaluators"
 
 FLOORS = [
-    ["errors", "storing", "values", "models"],
+    ["errors", "storing", "values", "models", "yaml_words"],
     ["samples", "saying", "registry", "aggregation"],
-    ["reading"],
+    ["reading", "command_line"],
     ["messages", "network", "benchmarks"],
     ["presets", "prompts"],
     ["judges"],
