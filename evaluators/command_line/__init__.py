@@ -15,7 +15,7 @@ import tyro
 from tyro._errors import ParseErrorEvent, on_parse_error
 
 from evaluators.command_line.fields import joined, registry
-from evaluators.command_line.refusals import Flags, flags_of, known, unknown_word, why
+from evaluators.command_line.refusals import flags_of, known, unknown_word, why
 from evaluators.errors import EXIT_USAGE
 from evaluators.saying import say
 
@@ -50,16 +50,20 @@ def read(
         SystemExit: help was asked for (0), or a word is unknown, malformed or missing (2); it is said.
     """
     flags = flags_of(kind, flat=flat) | {name: (text, str) for name, text in (elsewhere or {}).items()}
-    strays = [word for word in argv if word.startswith("--") and not known(word, flags)]
-    settings, rest = _read(kind, argv, prog, default, elsewhere or {}, flat, console_outputs, strays, flags)
-    if rest:
-        _end(unknown_word(rest[0], argv, flags, prog), console_outputs)
+    # Before anything else: a flag with a typo leaves its own missing, and the typo is what to tell.
+    ours = argv[: argv.index("--")] if "--" in argv else argv
+    strays = [word for word in ours if word.startswith("--") and not known(word, flags)]
+    rest: list[str] = []
+    if not strays or {"-h", "--help"} & set(ours):
+        settings, rest = _read(kind, argv, prog, default, elsewhere or {}, flat, console_outputs)
+    if wrong := strays or rest:
+        _end(unknown_word(wrong[0], argv, flags, prog), console_outputs)
     return settings
 
 
 def read_known(kind: type[T], argv: Sequence[str], *, prog: str) -> tuple[T, list[str]]:
     """As `read`, and the words that belong to none of the flags."""
-    return _read(kind, argv, prog, None, {}, False, True, [], {})
+    return _read(kind, argv, prog, None, {}, False, True)
 
 
 def _read(
@@ -70,17 +74,13 @@ def _read(
     elsewhere: Mapping[str, str],
     flat: bool,
     console_outputs: bool,
-    strays: list[str],
-    flags: Flags,
 ) -> tuple[T, list[str]]:
     given: dict[str, Any] = {} if default is None else {"default": default}
     columns = min(shutil.get_terminal_size().columns, 100) - 1
     paragraphs = (kind.__doc__ or "").split("\n\n")
 
     def refuse(event: ParseErrorEvent) -> None:
-        # A flag with a typo leaves its own missing: the typo is what to tell.
-        text = unknown_word(strays[0], argv, flags, prog) if strays else why(event, argv)
-        if text is not None:
+        if (text := why(event, argv)) is not None:
             _end(text, console_outputs)
 
     with on_parse_error(refuse):

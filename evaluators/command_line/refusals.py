@@ -49,13 +49,14 @@ def why(event: ParseErrorEvent, argv: Sequence[str]) -> str | None:
         kind = event.argument.field.type_stripped
         return f"{_given(event.argument, argv)}: needs a value{'' if kind is str else f': {_meaning(kind)}'}"
     if isinstance(event, InvalidChoice):
-        choices = [choice for choice in event.choices if choice != "None"]
+        # Of an optional type tyro's choices come in any order.
+        choices = _literals(event.argument.field.type_stripped) or list(event.choices)
         return f"{_name(event.argument)} {event.value}: {_choose(event.value, choices)}"
     if isinstance(event, InstantiationFailure):
         if event.argument is None:
             return joined(event.message)
         kind, given = event.argument.field.type_stripped, _given(event.argument, argv)
-        choices = [str(choice) for part in _parts(kind) if get_origin(part) is Literal for choice in get_args(part)]
+        choices = _literals(kind)
         return f"{given}: {_choose(given.partition(' ')[2], choices) if choices else f'must be {_meaning(kind)}'}"
     return None
 
@@ -107,6 +108,10 @@ def _given(argument: Any, argv: Sequence[str]) -> str:
 
 def _parts(kind: Any) -> tuple[Any, ...]:
     return get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+
+
+def _literals(kind: Any) -> list[str]:
+    return [str(choice) for part in _parts(kind) if get_origin(part) is Literal for choice in get_args(part)]
 
 
 def _meaning(kind: Any) -> str:

@@ -82,6 +82,8 @@ def test_a_wrong_flag_gets_one_line_with_the_nearest(wrong, meant, capsys):
         ("judge run --judg x", "--judg: no such flag; did you mean --judge?"),
         ("judge run --perspective sen", "--perspective sen: unknown; did you mean seen? choose from own, seen"),
         ("judge run --scale 1", "--scale 1: needs a value: 2 values, each a whole number"),
+        ("judge metrics --drawz 5", "--drawz: no such flag; did you mean --draws?"),
+        ("judge power --pilott a b", "--pilott: no such flag; did you mean --pilot?"),
         ("judge power --accuracies 0.1", "--accuracies 0.1: must be 2 values, each a number"),
         ("judge report", "RUN: missing; needed: the run's folder"),
     ],
