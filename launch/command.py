@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from lab import command_line
+from evaluators import command_line
 from lab.errors import ConfigError, UserError, tell
 from lab.modes import check_place
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from evaluators import command_line
 from evaluators.errors import ConfigError, RunError
 from evaluators.running.folder import VERDICTS, read_records
 from evaluators.saying import say
@@ -61,7 +62,7 @@ class AnnotateCommand:
 
 def main(argv: Sequence[str], *, prog: str) -> int:
     """`depthlab judge annotate`. Raises UserError where there is no run, or the port is taken."""
-    wanted = tyro.cli(AnnotateCommand, args=list(argv), prog=prog)
+    wanted = command_line.read(AnnotateCommand, argv, prog=prog)
     path = Path(wanted.run) / VERDICTS
     if not path.is_file():
         raise RunError(f"RUN {wanted.run}: holds no {VERDICTS}; name the folder of a judge's run")

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
+from evaluators import command_line
 from evaluators.asking.cache import Cache, default_path
 from evaluators.errors import ConfigError, RunError
 from evaluators.saying import say
@@ -37,7 +36,7 @@ class CacheCommand:
 
 def main(argv: Sequence[str], *, prog: str) -> int:
     """`depthlab judge cache`. Raises UserError where there is no cache, or nothing is chosen."""
-    wanted = tyro.cli(CacheCommand, args=list(argv), prog=prog)
+    wanted = command_line.read(CacheCommand, argv, prog=prog)
     path = default_path() if wanted.cache is None else Path(wanted.cache)
     if not path.exists():
         raise RunError(f"--cache {path}: no such file; nothing was cached yet")

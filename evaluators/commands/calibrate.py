@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from evaluators import command_line
 from evaluators.commands.bootstrap import check_bootstrap
 from evaluators.errors import ConfigError, RunError
 from evaluators.running.metrics_file import write_json
@@ -41,7 +42,7 @@ class CalibrateCommand:
 
 def main(argv: Sequence[str], *, prog: str) -> int:
     """`depthlab judge calibrate`. Raises UserError where the run cannot be read or split, or a file not written."""
-    wanted = tyro.cli(CalibrateCommand, args=list(argv), prog=prog)
+    wanted = command_line.read(CalibrateCommand, argv, prog=prog)
     from evaluators.running.judged import read_run
     from evaluators.showing.report.calibration import page
     from evaluators.statistics.calibration import calibrate

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from evaluators import command_line
 from evaluators.commands.bootstrap import check_bootstrap
 from evaluators.errors import ConfigError, RunError
 from evaluators.registry import Plugin, use
@@ -28,7 +29,7 @@ class LeaderboardCommand:
     samples must name their systems, in the fields system1 and system2; mt-bench, faireval and pandalm do so.
     """
 
-    runs: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[RUN ...]")] = ()
     """Folders of runs."""
     by: Literal["judge", "people"] = "judge"
     """Whose word counts: the verdicts, or the labels."""
@@ -60,7 +61,7 @@ class LeaderboardCommand:
 
 def main(argv: Sequence[str], *, prog: str) -> int:
     """`depthlab judge leaderboard`. Raises UserError where something cannot be read, or names no systems."""
-    wanted = tyro.cli(LeaderboardCommand, args=list(argv), prog=prog)
+    wanted = command_line.read(LeaderboardCommand, argv, prog=prog)
     from evaluators.statistics.leaderboard import leaderboard
 
     refused: dict[int, str] = {}

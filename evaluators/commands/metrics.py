@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from evaluators import command_line
 from evaluators.commands.bootstrap import check_bootstrap
 from evaluators.errors import ConfigError
 from evaluators.running.metrics_file import write_json, write_statistics
@@ -23,7 +24,7 @@ class MetricsCommand:
     second run's.
     """
 
-    runs: Annotated[tuple[str, ...], tyro.conf.Positional]
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN]")]
     """Folder of one run, or of two runs on the same samples."""
     draws: int = 10_000
     """Draws of the bootstrap."""
@@ -42,7 +43,7 @@ class MetricsCommand:
 
 def main(argv: Sequence[str], *, prog: str) -> int:
     """`depthlab judge metrics`. Raises UserError where a run cannot be read, or two have nothing in common."""
-    wanted = tyro.cli(MetricsCommand, args=list(argv), prog=prog)
+    wanted = command_line.read(MetricsCommand, argv, prog=prog)
     from evaluators.running.judged import read_run
     from evaluators.statistics.compare import compare
     from evaluators.statistics.figures import score

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import tyro
-
+from evaluators import command_line
 from evaluators.benchmarks.jsonl import jsonl
 from evaluators.commands import run
 from evaluators.commands.checkpoints import answers
@@ -42,7 +41,7 @@ class PairsCommand:
 
 def main(argv: Sequence[str], *, prog: str) -> int:
     """`depthlab judge pairs`. Raises UserError as `judge run`, and where the prompts or a checkpoint cannot be read."""
-    wanted, rest = tyro.cli(PairsCommand, args=list(argv), prog=prog, return_unknown_args=True)
+    wanted, rest = command_line.read_known(PairsCommand, argv, prog=prog)
     out = Path(wanted.out)
     data = out / "pairs.jsonl"
     if any(word.split("=")[0] == "--data" for word in rest):

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import tyro
-
+from evaluators import command_line
 from evaluators.errors import ConfigError
 from evaluators.saying import say
 
@@ -55,7 +54,7 @@ class PowerCommand:
 
 def main(argv: Sequence[str], *, prog: str) -> int:
     """`depthlab judge power`. Raises UserError for impossible judges."""
-    wanted = tyro.cli(PowerCommand, args=list(argv), prog=prog)
+    wanted = command_line.read(PowerCommand, argv, prog=prog)
     from evaluators.statistics.planning import rejections, samples_needed
 
     shares, effect = _pilot(wanted.pilot) if wanted.pilot is not None else (_shares(wanted), None)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from evaluators import command_line
 from evaluators.commands.bootstrap import check_bootstrap
 from evaluators.errors import RunError
 from evaluators.running.metrics_file import write_statistics
@@ -37,7 +38,7 @@ class ReportCommand:
 
 def main(argv: Sequence[str], *, prog: str) -> int:
     """`depthlab judge report`. Raises UserError where the run cannot be read, or the file not written."""
-    wanted = tyro.cli(ReportCommand, args=list(argv), prog=prog)
+    wanted = command_line.read(ReportCommand, argv, prog=prog)
     from evaluators.showing.report import report
 
     began_s = time.monotonic()

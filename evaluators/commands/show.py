@@ -7,6 +7,7 @@ from typing import Annotated
 
 import tyro
 
+from evaluators import command_line
 from evaluators.asking.ledger import LEDGER, Bill, read_bill
 from evaluators.errors import RunError
 from evaluators.running.folder import VERDICTS, read_records
@@ -28,7 +29,7 @@ class Show:
 
 def main(argv: Sequence[str], *, prog: str) -> int:
     """`depthlab judge show`. Raises RunError where there is no such run or sample."""
-    wanted = tyro.cli(Show, args=list(argv), prog=prog)
+    wanted = command_line.read(Show, argv, prog=prog)
     path = Path(wanted.out) / VERDICTS
     if not path.is_file():
         raise RunError(f"--out {wanted.out}: holds no {VERDICTS}; name the folder of a judge's run")

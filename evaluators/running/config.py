@@ -10,6 +10,7 @@ import tyro
 
 from evaluators.aggregation import AGGREGATIONS
 from evaluators.benchmarks import loaders
+from evaluators.command_line import REQUIRED
 from evaluators.errors import ConfigError, UserError
 from evaluators.network import Network
 from evaluators.presets import architectures, summary
@@ -143,8 +144,9 @@ class ServerConfig:
     concurrency: int = 32
     """Calls in flight to a server and account at most; fewer where it refuses so many."""
     requests_per_minute: float | None = None
+    """Calls; the limit holds for a server and account, over all judges and processes."""
     tokens_per_minute: float | None = None
-    """Tokens of prompts and replies; both limits hold for a server and account, over all judges and processes."""
+    """Tokens of prompts and replies; holds as --requests-per-minute does."""
     timeout: float = 120.0
     """Seconds for one call, its whole reply included."""
     retries: int = 6
@@ -222,14 +224,14 @@ class JudgeConfig:
     in their sections (as in a run's config.yaml); flags override it.
     """
 
-    data: str = ""
+    data: Annotated[str, REQUIRED] = ""
     """JSON Lines, one object a line: query, response1, response2, and if you have them id, human (1, 2, or 0 for a
     tie), family, dataset, language, reference. Without response2, response1 is graded by itself."""
-    judge: tuple[JudgeFlag, ...] = ()
+    judge: Annotated[tuple[JudgeFlag, ...], REQUIRED] = ()
     """Who judges: openai:MODEL, hf:PATH, scripted:FILE or simulated:NAME=VALUE,...; several make a mixed panel.
     openai:MODEL@URL#KEY is a model on a server of its own, whose key is in the environment variable KEY; a YAML file
     can give each judge options, limits and prices too (see docs/judging.md)."""
-    out: str = ""
+    out: Annotated[str, REQUIRED] = ""
     """Folder of the results."""
     format: Annotated[str, _FORMAT] = "jsonl"
     format_option: tuple[str, ...] = ()

@@ -10,10 +10,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
-import tyro
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from evaluators import command_line
 from evaluators.errors import ConfigError
 from evaluators.registry import Plugin
 from evaluators.running.config import JudgeConfig
@@ -52,10 +52,9 @@ def parse_as(kind: type[ConfigT], argv: Sequence[str], *, prog: str) -> ConfigT:
         SystemExit: help was asked for, or a flag is unknown or malformed (tyro has printed which, and the nearest).
     """
     file, flags = _take_config(argv)
-    default: dict[str, Any] = {}
-    if file is not None:
-        default["default"] = load_as(file, kind)
-    return tyro.cli(kind, args=flags, prog=prog, config=(tyro.conf.OmitArgPrefixes,), **default).complete()
+    default = None if file is None else load_as(file, kind)
+    listed = {"config": "YAML file with settings under the same names, in their sections; flags override it."}
+    return command_line.read(kind, flags, prog=prog, default=default, elsewhere=listed, flat=True).complete()
 
 
 def load(path: Path, *, plugins: bool = True) -> JudgeConfig:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import tyro
 
-from lab import command_line
+from evaluators import command_line
 
 
 @dataclass(frozen=True)

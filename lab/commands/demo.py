@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from lab import command_line
+from evaluators import command_line
 from lab.errors import ConfigError, UserError, tell
 from lab.modes import check_place
 

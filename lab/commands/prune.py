@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from lab import command_line
+from evaluators import command_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -12,8 +12,8 @@ from typing import Any, get_type_hints
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from lab import command_line
-from lab.config import words
+from evaluators import command_line
+from evaluators import yaml_words as words
 from lab.config.sections import RunConfig
 from lab.errors import ConfigError
 

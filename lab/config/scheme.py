@@ -48,7 +48,7 @@ def _scheme_options() -> dict[str, tuple[Any, str]]:
 def _scheme_field(kind: Any, text: str, default: Any) -> tuple[Any, Any]:
     # An option of several types is a text on the command line; YAML and Python may give any of them.
     if kind is Any:
-        text_only = tyro.conf.arg(help=text, constructor=str, help_behavior_hint=f"(default: {default})")
+        text_only = tyro.conf.arg(help=text, constructor=str, help_behavior_hint="")
         return Annotated[kind, text_only], field(default=default)
     return Annotated[kind, tyro.conf.arg(help=text)], field(default=default)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from lab import command_line
+from evaluators import command_line
 from lab.diagnostics.options import Options
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from lab import command_line
+from evaluators import command_line
 
 if TYPE_CHECKING:
     from lab.report.content import Content

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from lab import command_line
+from evaluators import command_line
 
 if TYPE_CHECKING:
     from lab.report.compare import Interval

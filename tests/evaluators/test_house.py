@@ -10,10 +10,10 @@ from tests.house import arrows, circles, outside, upward
 HOUSE = Path(__file__).parents[2] / "evaluators"
 
 FLOORS = [
-    ["errors", "storing", "values", "models"],
+    ["errors", "storing", "values", "models", "yaml_words"],
     ["written"],
     ["samples", "saying", "registry", "aggregation"],
-    ["reading"],
+    ["reading", "command_line"],
     ["messages", "network", "benchmarks"],
     ["presets", "prompts"],
     ["judges"],

@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import pytest
 
+from evaluators import command
 from lab import cli
 
 PROGRAM = """
@@ -64,17 +65,54 @@ def test_a_wrong_flag_gets_one_line_with_the_nearest(wrong, meant, capsys):
     assert said.startswith(f"error: {wrong}: no such flag; did you mean {meant}?")
 
 
-LAB_COMMANDS = [name for name in cli.COMMANDS if name != "judge"]
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("pretrain --optim.lr abc", "--optim.lr abc: must be a number"),
+        ("pretrain --optim.lr -1", "--optim.lr -1.0: must be positive"),
+        ("pretrain --optim.lr", "--optim.lr: needs a value: a number"),
+        ("pretrain --train.steps=1.5", "--train.steps 1.5: must be a whole number"),
+        ("pretrain --optim.name adan", "--optim.name adan: unknown; did you mean adam? choose from adamw, adam"),
+        ("pretrain --data.isolate-documents yes", "--data.isolate-documents yes: takes no value; write"),
+        ("export", "PATH, --out: missing; needed: a checkpoint, or a run folder"),
+        ("prune x --outt y", "--outt: no such flag; did you mean --out?"),
+        ("prune --outt y", "--outt: no such flag; did you mean --out?"),
+        ("diagnose x --blocks", "--blocks: needs a value: a whole number"),
+        ("judge run --depth a", "--depth a: must be a whole number"),
+        ("judge run --judg x", "--judg: no such flag; did you mean --judge?"),
+        ("judge run --perspective sen", "--perspective sen: unknown; did you mean seen? choose from own, seen"),
+        ("judge run --scale 1", "--scale 1: needs a value: 2 values, each a whole number"),
+        ("judge metrics --drawz 5", "--drawz: no such flag; did you mean --draws?"),
+        ("judge power --pilott a b", "--pilott: no such flag; did you mean --pilot?"),
+        ("judge power --accuracies 0.1", "--accuracies 0.1: must be 2 values, each a number"),
+        ("judge report", "RUN: missing; needed: the run's folder"),
+    ],
+)
+def test_a_wrong_value_gets_one_line(words, said, capsys):
+    try:
+        code = cli.main(words.split())
+    except SystemExit as end:
+        code = end.code
+    told = capsys.readouterr()
+    assert code == 2 and told.out == ""
+    assert told.err.startswith(f"error: {said}") and len(told.err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("name", LAB_COMMANDS)
+COMMANDS = [
+    *([name] for name in cli.COMMANDS if name != "judge"),
+    *(["judge", name] for name in command.COMMANDS),
+]
+
+
+@pytest.mark.parametrize("name", COMMANDS, ids=" ".join)
 def test_help_is_wrapped_once_and_positionals_have_names(name, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit):
-        cli.main([name, "--help"])
+        cli.main([*name, "--help"])
     text = capsys.readouterr().out
     assert max(map(len, text.splitlines()[1:])) <= 80  # the first is the usage
-    assert "default: ''" not in text and not re.search(r"^\W*STR( |$)", text, re.MULTILINE)
+    assert "default: ''" not in text and "(default: )" not in text and "(default: None)" not in text
+    assert not re.search(r"^\W*STR( |$)", text, re.MULTILINE)
     lines = [line.strip("│ ") for line in text.splitlines()]
     # A line that ends early goes on in the next only where a word would not have fitted.
     early = [

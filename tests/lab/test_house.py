@@ -18,7 +18,7 @@ REPOSITORY = LAB.parent
 
 FLOORS = [
     ["errors", "hashing", "light", "quiet"],
-    ["command_line", "modes"],
+    ["modes"],
     ["data"],
     ["config"],
     ["runfolder", "parallel"],
