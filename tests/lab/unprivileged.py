@@ -1,6 +1,7 @@
 """Command lines as a user whom file modes bind, root or not: each in a child of one process that has torch loaded.
 
-Reads `[[word, ...], ...]` from standard input, writes `[[exit code, output, errors], ...]`.
+Reads `[[word, ...], ...]` from standard input, writes `[[exit code, output, errors], ...]`. With an argument, the
+commands write into a pipe that nobody reads (`closed`), or to a file, such as /dev/full.
 """
 
 from __future__ import annotations
@@ -29,13 +30,24 @@ def obey_modes() -> None:
         raise OSError(ctypes.get_errno(), "capset")
 
 
+def output(file: int) -> int:
+    """The descriptor that a command writes to."""
+    if not sys.argv[1:]:
+        return file
+    if sys.argv[1] != "closed":
+        return os.open(sys.argv[1], os.O_WRONLY)
+    reading, writing = os.pipe()
+    os.close(reading)
+    return writing
+
+
 def call(words: list[str]) -> tuple[int, str, str]:
     from lab import cli
 
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         child = os.fork()
         if child == 0:
-            os.dup2(out.fileno(), 1), os.dup2(err.fileno(), 2)
+            os.dup2(output(out.fileno()), 1), os.dup2(err.fileno(), 2)
             obey_modes()
             code = 70
             try:
@@ -44,9 +56,14 @@ def call(words: list[str]) -> tuple[int, str, str]:
                 code = end.code if isinstance(end.code, int) else 1
             except BaseException:
                 traceback.print_exc()
-            finally:
-                sys.stdout.flush(), sys.stderr.flush()
-                os._exit(code)
+            # As Python does at the end.
+            try:
+                sys.stdout.flush()
+            except OSError:
+                traceback.print_exc()
+                code = 120
+            sys.stderr.flush()
+            os._exit(code)
         _, status = os.waitpid(child, 0)
         out.seek(0), err.seek(0)
         return os.waitstatus_to_exitcode(status), out.read().decode(), err.read().decode()
