@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
+from pathlib import Path
 
 EXIT_ERROR = 1
 """Exit code of a run that cannot start or go on."""
@@ -76,4 +78,12 @@ def of_the_disk(error: OSError) -> str | None:
         errno.EACCES: "ask for the permission, or name another place",
         errno.EPERM: "ask for the permission, or name another place",
     }.get(error.errno, "name another place")
-    return f"{error.filename or 'output'}: {error.strerror}; {remedy}"
+    return f"{_closed(error) or error.filename or 'output'}: {error.strerror}; {remedy}"
+
+
+def _closed(error: OSError) -> Path | None:
+    """The first folder above a file that lets nobody like us through: what has to be opened."""
+    if error.errno != errno.EACCES or not isinstance(error.filename, str):
+        return None
+    above = reversed(Path(error.filename).parents)
+    return next((path for path in above if os.path.isdir(path) and not os.access(path, os.X_OK)), None)

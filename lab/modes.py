@@ -7,6 +7,8 @@ from pathlib import Path
 
 from lab.errors import RunError
 
+_LOADED = (".safetensors", ".bin", ".gguf", ".model", "config.json", ".index.json", "tokenizer.json", "vocab.json")
+
 
 def as_umask(path: Path) -> None:
     """Give a file, or every safetensors file below a folder, the mode of any new file: safetensors writes 0600."""
@@ -14,6 +16,19 @@ def as_umask(path: Path) -> None:
     os.umask(umask)
     for file in [path] if path.is_file() else path.rglob("*.safetensors"):
         file.chmod(0o666 & ~umask)
+
+
+def check_readable(folder: Path) -> None:
+    """Refuse the folder of a model or tokenizer with a file that may not be read: libraries take it for absent.
+
+    Raises:
+        RunError: there is no permission; names the folder or file.
+    """
+    readable = os.access(folder, os.R_OK | os.X_OK)
+    files = (path for path in folder.iterdir() if path.name.endswith(_LOADED)) if readable else ()
+    closed = next((path for path in sorted(files) if path.is_file() and not os.access(path, os.R_OK)), None)
+    if not readable or closed is not None:
+        raise RunError(f"{closed or folder}: no permission to read it; ask for the permission, or name another place")
 
 
 def check_place(flag: str, path: Path) -> None:

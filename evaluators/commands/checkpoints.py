@@ -12,15 +12,16 @@ def answers(checkpoint: Path, prompts: Sequence[str], *, max_new_tokens: int, fl
     """What the model goes on with after each prompt, without the prompt; with its chat template if it has one.
 
     Raises:
-        RunError: the folder is no checkpoint, has no tokenizer, or a prompt leaves no room in the model's context.
+        RunError: the folder is no checkpoint, or a damaged one, has no tokenizer, or a prompt leaves no room in the model's context.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
     from transformers.utils import logging as transformers_logging
 
-    # The one place where evaluators touches it: it registers the model types of checkpoints trained here with
-    # transformers, which could not load them otherwise. The judges themselves need none of it.
-    import normalization  # noqa: F401
+    # The one place where evaluators touches it: its loader knows the model types of checkpoints trained here, and
+    # refuses damaged ones. The judges themselves need none of it.
+    from lab.checkpoint import load_model
+    from lab.errors import UserError
 
     if not (checkpoint / "config.json").is_file():
         raise RunError(
@@ -33,8 +34,10 @@ def answers(checkpoint: Path, prompts: Sequence[str], *, max_new_tokens: int, fl
     if home is None:
         raise RunError(f"{flag} {checkpoint}: has no tokenizer, in itself or in {homes[1]}")
     try:
+        model = load_model(checkpoint).eval()
         tokenizer = AutoTokenizer.from_pretrained(home)
-        model = AutoModelForCausalLM.from_pretrained(checkpoint).eval()
+    except UserError as error:
+        raise RunError(f"{flag} {error}") from error
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise RunError(f"{flag} {checkpoint}: cannot be loaded: {(str(error).splitlines() or ['?'])[0]}") from error
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

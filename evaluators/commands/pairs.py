@@ -70,6 +70,9 @@ def _generate(wanted: PairsCommand, out: Path, data: Path) -> None:
     if not prompts:
         raise RunError(f"--prompts {wanted.prompts}: holds no prompt")
     queries = [prompt["query"] for prompt in prompts]
+    above = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise RunError(f"--out {out}: {above} is no folder that can be written; name another place")
     sides = (("response1", "--a", wanted.a), ("response2", "--b", wanted.b))
     for name, flag, checkpoint in sides:
         said = answers(Path(checkpoint), queries, max_new_tokens=wanted.max_new_tokens, flag=flag)

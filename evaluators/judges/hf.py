@@ -50,7 +50,10 @@ class HuggingFace:
             self._tokenizer = AutoTokenizer.from_pretrained(argument, padding_side="left")
             # fp32 on a CPU, where half precision is slow; the checkpoint's own elsewhere.
             dtype = torch.float32 if device == "cpu" else "auto"
-            self._model = AutoModelForCausalLM.from_pretrained(argument, dtype=dtype).to(device).eval()
+            model, report = AutoModelForCausalLM.from_pretrained(argument, dtype=dtype, output_loading_info=True)
+            if absent := sorted(report["missing_keys"]):
+                raise ValueError(f"{len(absent)} weights of its config are missing, such as {absent[0]}")
+            self._model = model.to(device).eval()
         except Exception as error:  # files, remote code, memory, a device that is not there
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise ConfigError(f"--judge hf:{argument}: cannot be loaded: {reason}") from error

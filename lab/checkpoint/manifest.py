@@ -21,6 +21,10 @@ class DamagedError(RunError):
     """A checkpoint that is incomplete or damaged, or cannot be read; says which, and the file."""
 
 
+class ForbiddenError(DamagedError):
+    """A checkpoint, maybe a good one, that this user may not read."""
+
+
 class OtherFormatError(DamagedError):
     """A checkpoint, maybe a good one, of another version of depthlab."""
 
@@ -84,7 +88,9 @@ def read(folder: Path) -> Manifest:
             return Manifest(**stored)
     except FileNotFoundError as error:
         raise DamagedError(f"{folder} is incomplete: it has no {NAME}") from error
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except OSError as error:
+        raise _unreadable(folder, NAME, error) from error
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedError(f"{path} cannot be read: {error}") from error
     other = "a newer" if isinstance(found, int) and found > FORMAT else "an older"
     raise OtherFormatError(
@@ -115,7 +121,7 @@ def verify(folder: Path) -> Manifest:
         try:
             content = file_hash(folder / name)
         except OSError as error:
-            raise DamagedError(f"{folder} cannot be read: {name}: {error.strerror or error}") from error
+            raise _unreadable(folder, name, error) from error
         if content != expected["xxh3_128"]:
             raise DamagedError(f"{folder} is damaged: the content of {name} has changed")
     _WHOLE[folder.resolve()] = stamps
@@ -136,13 +142,20 @@ def _check(folder: Path) -> tuple[Manifest, _Stamps]:
         except FileNotFoundError as error:
             raise DamagedError(f"{folder} is damaged: {name} is missing") from error
         except OSError as error:
-            raise DamagedError(f"{folder} cannot be read: {name}: {error.strerror or error}") from error
+            raise _unreadable(folder, name, error) from error
         except (KeyError, TypeError) as error:
             raise DamagedError(f"{folder / NAME} cannot be read: what it says of {name} is damaged") from error
         if found.st_size != expected:
             raise DamagedError(f"{folder} is damaged: {name} has {found.st_size} bytes, not {expected}")
         stamps.append((name, found.st_size, found.st_mtime_ns, found.st_ino))
     return manifest, stamps
+
+
+def _unreadable(folder: Path, name: str, error: OSError) -> DamagedError:
+    text = f"{folder} cannot be read: {name}: {error.strerror or error}"
+    if isinstance(error, PermissionError):
+        return ForbiddenError(f"{text}; ask for the permission, or name another one")
+    return DamagedError(text)
 
 
 def _sync(path: Path) -> None:

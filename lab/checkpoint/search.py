@@ -9,8 +9,9 @@ from pathlib import Path
 
 from lab.checkpoint import manifest
 from lab.checkpoint.folder import FOLDER, SUPERSEDED, all_steps, is_ours, path_of
-from lab.checkpoint.manifest import DamagedError, Manifest, OtherFormatError
+from lab.checkpoint.manifest import DamagedError, ForbiddenError, Manifest, OtherFormatError
 from lab.errors import RunError
+from lab.modes import check_readable
 
 LATEST = "latest"
 AUTO = "auto"
@@ -37,7 +38,7 @@ def find(run_dir: Path, resume: str, say: Callable[[str], None], check: Check = 
 
     Raises:
         RunError: there is no whole checkpoint, or the one that was named is damaged, or the newest is of another
-            version of depthlab.
+            version of depthlab or may not be read.
     """
     if resume in (LATEST, AUTO):
         return _newest(run_dir, resume, say, check)
@@ -65,6 +66,8 @@ def _newest(run_dir: Path, resume: str, say: Callable[[str], None], check: Check
             raise RunError(
                 f"--resume {resume}: {error}. Nothing was changed; go on with that version, or name an older checkpoint"
             ) from error
+        except ForbiddenError as error:
+            raise RunError(f"--resume {resume}: {error}") from error
         except DamagedError as error:
             passed.append(str(error))
             continue
@@ -138,18 +141,21 @@ def resolve(path: str) -> str:
     hub name as it is.
 
     Raises:
-        RunError: a run folder without a whole checkpoint, or a checkpoint that is incomplete or damaged.
+        RunError: a run folder without a whole checkpoint, or a checkpoint that is incomplete or damaged, or one
+            that may not be read.
     """
     folder = Path(path)
     if (folder / FOLDER).is_dir():
-        if not _steps(folder, LATEST):
-            raise RunError(f"{path} has no whole checkpoint yet")
         try:
+            if not _steps(folder, LATEST):
+                raise RunError(f"{path} has no whole checkpoint yet")
             return str(_newest(folder, LATEST, _warn, manifest.verify))
         except RunError as error:
             raise RunError(str(error).replace("--resume latest", path)) from error
     if is_ours(folder):
         manifest.verify(folder)
+    elif folder.is_dir():
+        check_readable(folder)
     return path
 
 

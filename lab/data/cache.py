@@ -38,7 +38,7 @@ def build_once(directory: Path, build: Callable[[Path], dict[str, Any]]) -> dict
     folder rebuilt. Processes that come while one builds wait for it.
 
     Raises:
-        DataError: the folder cannot be written, or the disk is full.
+        DataError: the folder cannot be read or written, or the disk is full.
     """
     content = _read(directory)
     if content is not None:
@@ -135,6 +135,11 @@ def _read(directory: Path) -> dict[str, Any] | None:
         if directory.exists():
             logger.warning("cache %s is incomplete (%s is missing): building it again", directory, error.filename)
         return None
+    except PermissionError as error:
+        raise DataError(
+            f"cannot read the data cache {error.filename}: {error.strerror}, it may be another user's. Choose another "
+            "place with --data.cache-dir"
+        ) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         logger.warning("cache %s is damaged (%s): building it again", directory, error)
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 from collections import Counter
@@ -33,7 +34,7 @@ class LocalSource:
     field: str
     text_unit: TextUnit
     left_out: tuple[tuple[str, str], ...] = ()
-    """(reason, name) of what folders hold besides; counted as skipped."""
+    """(reason, name) of what folders and patterns hold besides; counted as skipped."""
 
     def fingerprint(self, *, progress: bool) -> str:
         """A key of everything that decides the documents: contents and formats of the files, in order."""
@@ -120,9 +121,24 @@ def _files(entry: str) -> tuple[list[Path], list[tuple[str, Path]]]:
         return found, left_out
     matches = [path] if os.path.isfile(path) else [*map(Path, sorted(glob.glob(str(path), recursive=True)))]
     found = [match for match in matches if match.is_file()]
+    closed = _closed_folders(path) if glob.has_magic(entry) else []
     if not found:
-        raise _nothing_there(entry, path)
-    return found, []
+        raise (
+            unreadable(closed[0], PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+            if closed
+            else _nothing_there(entry, path)
+        )
+    return found, [("folder without permission to read it", folder) for folder in closed]
+
+
+def _closed_folders(pattern: Path) -> list[Path]:
+    """The folders that a pattern goes through, as far as they are closed to us; `glob` passes over them in silence."""
+    closed = set()
+    for count in range(1, len(pattern.parts)):
+        needed = os.X_OK | (os.R_OK if glob.has_magic(pattern.parts[count]) else 0)
+        folders = filter(os.path.isdir, glob.glob(str(Path(*pattern.parts[:count])), recursive=True))
+        closed.update(folder for folder in folders if not os.access(folder, needed))
+    return [Path(folder) for folder in sorted(closed)]
 
 
 def _nothing_to_read(entry: str, left_out: Sequence[tuple[str, Path]]) -> DataError:

@@ -18,6 +18,7 @@ from lab.data.errors import DataError
 from lab.data.local import LocalSource
 from lab.data.progress import bar
 from lab.data.sources import resolve_source
+from lab.modes import check_readable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -47,6 +48,8 @@ def load_tokenizer(config: DataConfig, *, progress: bool) -> PreTrainedTokenizer
 def _load(name: str) -> PreTrainedTokenizerFast:
     from transformers import AutoTokenizer
 
+    if (folder := Path(name)).is_dir():
+        check_readable(folder)
     try:
         return AutoTokenizer.from_pretrained(name)
     except Exception as error:  # `tokenizers` raises nothing more special

@@ -211,7 +211,7 @@ def _still_there(target: Target, plan: Plan) -> Record | None:
     except (RunError, OSError, ValueError) as error:
         if not (Path(target.source) / manifest.NAME).is_file():
             plan.say(f"{target.name}: deleted while it was being measured ({type(error).__name__})")
-        elif isinstance(error, manifest.DamagedError):
+        elif isinstance(error, manifest.DamagedError) and not isinstance(error, manifest.ForbiddenError):
             plan.say(f"passing over a checkpoint: {error}")
         else:
             raise

@@ -82,12 +82,18 @@ def is_run(path: str) -> bool:
 
 
 def of_run(run_dir: Path, say: Callable[[str], None]) -> list[Target]:
-    """Every whole checkpoint of a run, oldest first; the others are passed over, saying so."""
+    """Every whole checkpoint of a run, oldest first; the others are passed over, saying so.
+
+    Raises:
+        ForbiddenError: one may not be read.
+    """
     targets = []
     for step in all_steps(run_dir):
         folder = path_of(run_dir, step)
         try:
             manifest.read(folder)
+        except manifest.ForbiddenError:
+            raise
         except ValueError as error:
             say(f"passing over a checkpoint: {error}")
             continue

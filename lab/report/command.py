@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from evaluators import command_line
+from lab.modes import check_place
 
 if TYPE_CHECKING:
     from lab.report.content import Content
@@ -84,12 +85,13 @@ def write(paths: list[str], *, out: str | None = None, kind: Literal["html", "md
     from lab.report.content import gather
     from lab.report.read import read_all
 
-    content = gather(read_all(paths))
     first = Path(paths[0])
     alone = len(paths) == 1 and first.is_dir()
     target = Path(out) if out is not None else (first if alone else Path()) / f"report{SUFFIX[kind]}"
     if target.is_dir():
         raise RunError(f"--out {target}: is a folder; name a file, such as {target / ('report' + SUFFIX[kind])}")
+    check_place("--out", target)
+    content = gather(read_all(paths))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _write(content, target, kind)

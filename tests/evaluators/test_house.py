@@ -45,7 +45,7 @@ def test_judging_knows_nothing_of_training_and_models_are_loaded_late():
     ours = {module: set(uses) & set(packages[:5]) for module, uses in found.items()}
     assert {module: names for module, names in ours.items() if names} == {
         "evaluators.judges.hf": {"torch", "transformers"},
-        "evaluators.commands.checkpoints": {"normalization", "torch", "transformers"},
+        "evaluators.commands.checkpoints": {"lab", "torch", "transformers"},
     }
 
 
