@@ -58,10 +58,11 @@ class GuardedConfig:
 def guarded(content: dict[str, Any], needed: str, key: str) -> dict[str, Any]:
     """A config's content with the guard under `key`, whose true value moves into `normalization`."""
     scheme = content["normalization"]["scheme"]
+    text = f"This checkpoint's layers follow the normalization scheme {scheme!r} and need {needed}."
     return content | {
-        key: f"this checkpoint's layers follow the normalization scheme {scheme!r} and need {needed}",
+        key: text,
         "normalization": content["normalization"] | {key: content[key]},
-        "auto_map": content.get("auto_map") or {"AutoConfig": f"{needed}{_HINT}"},
+        "auto_map": content.get("auto_map") or {"AutoConfig": f"{text}{_HINT}"},
     }
 
 

@@ -12,7 +12,8 @@ def answers(checkpoint: Path, prompts: Sequence[str], *, max_new_tokens: int, fl
     """What the model goes on with after each prompt, without the prompt; with its chat template if it has one.
 
     Raises:
-        RunError: the folder is no checkpoint, or a damaged one, has no tokenizer, or a prompt leaves no room in the model's context.
+        RunError: the folder is no checkpoint or a damaged one, has no tokenizer, or a prompt leaves no room in the
+            model's context.
     """
     import torch
     from transformers import AutoTokenizer

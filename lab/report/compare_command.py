@@ -57,7 +57,12 @@ def _print(paths: list[str]) -> None:
     runs = read_all(paths)
     groups = compare.grouped(runs)
     finals = compare.final_figures(groups)
-    console = Console(highlight=False, soft_wrap=False)
+
+    class Whole(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # noqa: PLE0704  (in the handler of rich, which would end the program here)
+
+    console = Whole(highlight=False, soft_wrap=False)
 
     # More columns than the terminal can show come in tables one below the other.
     def table(title: str, first: str, names: list[str], rows: list[tuple[str, list[str]]], *, justify: Justify) -> None:

@@ -128,8 +128,7 @@ def test_places_that_may_not_be_written(trained: Path, place: Path, flags: Calla
         refused(commands, f"{out}: ", why, "name another place")
         judged = [
             [*JUDGE, "--data", place / "pairs.jsonl", "--out", out],
-            ["judge", "pairs", "--judge", "simulated:gap=1", "--a", weights, "--b", weights]
-            + ["--prompts", prompts, "--out", out],
+            ["judge", "pairs", *JUDGE[2:4], "--a", weights, "--b", weights, "--prompts", prompts, "--out", out],
         ]
         refused(judged, f"--out {out}")
     assert list(closed.iterdir()) == [] and not (place / "report.html").exists()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from evaluators import command as judge
 from lab import pretrain as pretrain_command
 from lab.checkpoint import load_model, manifest, retention
 from lab.checkpoint.folder import all_steps, clean, partial_of, path_of
@@ -55,6 +56,10 @@ def test_every_command_refuses_a_damaged_checkpoint_with_the_same_words(settings
             assert call(name, bad, out) == 1, name
             (line,) = capsys.readouterr().err.splitlines()
             assert line.startswith(f"error: {why}"), (name, line)
+    (tmp_path / "prompts.jsonl").write_text('{"query": "q"}\n')
+    words = ["pairs", "--a", str(bad), "--b", str(bad), "--prompts", str(tmp_path / "prompts.jsonl")]
+    assert judge.main([*words, "--judge", "simulated:gap=1", "--out", str(out)], prog="judge") == 1
+    assert f"error: --a {why}" in capsys.readouterr().err
     for flag in ("--resume", "--model.checkpoint"):
         words = [*flags("new", **QUICK), flag, str(bad)]
         assert pretrain_command.main(words) == 1

@@ -251,6 +251,23 @@ def test_tensorboard_gets_the_same_figures(settings, tmp_path):
     assert gradients.size == (6 * CELL, saved[-1].model["layers"] * CELL)
 
 
+def test_tensorboard_shows_no_step_twice_after_a_crash(settings, flags, start, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    tracked, run_dir = {"log__trackers": "tensorboard", "checkpoint__every": 5, "eval__every": 0}, tmp_path / "run"
+    process = start("pretrain", *flags(train__steps=10_000, **tracked))
+    assert any(line.startswith("step 10: checkpoint") for line in iter(process.stdout.readline, ""))
+    while len(metrics.read(run_dir)) < 13:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    steps = 8 + max(record["step"] for record in metrics.read(run_dir))
+    assert pretrain(settings(resume="latest", train__steps=steps, **tracked))
+    events = EventAccumulator(str(next(run_dir.rglob("events.out.tfevents*")).parent))
+    events.Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == list(range(1, steps + 1))
+
+
 def test_checkpoints_are_diagnosed_in_the_run_or_beside_it(settings, tmp_path, monkeypatch):
     """The record of the training process is the one that `depthlab diagnose` makes of the checkpoint."""
     here = settings("here", checkpoint__diagnose="cheap", train__steps=3)
