@@ -70,15 +70,21 @@ def unknown_word(word: str, argv: Sequence[str], flags: Flags, prog: str) -> str
         return f"{flag}: no such flag; {hint}{prog} --help lists them"
     before = argv[argv.index(word) - 1] if word in argv[1:] else ""
     if flags.get(_spelled(before), ("", None))[1] is bool:
-        name = _spelled(before).removeprefix("no-")
-        return f"{before} {word}: takes no value; write --{name} or --no-{name} alone"
+        section, dot, leaf = _spelled(before).rpartition(".")
+        return f"{before} {word}: takes no value; write --{section}{dot}{leaf} or --{section}{dot}no-{leaf} alone"
     return f"{word!r}: belongs to no flag; {prog} --help shows what goes where"
 
 
 def known(word: str, flags: Flags) -> bool:
     """Whether a flag is among those that there are, or a word that every command takes."""
     name = _spelled(word.partition("=")[0])
-    return name in flags or name.removeprefix("no-") in flags or name in ("", "help") or name.startswith("tyro-")
+    return name in flags or _positive(name) in flags or name in ("", "help") or name.startswith("tyro-")
+
+
+def _positive(name: str) -> str:
+    """A switch turned off -> its name: `section.no-switch` -> `section.switch`."""
+    section, dot, leaf = name.rpartition(".")
+    return f"{section}{dot}{leaf.removeprefix('no-')}"
 
 
 def _spelled(flag: str) -> str:
