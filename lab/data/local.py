@@ -157,7 +157,7 @@ def _nothing_to_read(entry: str, left_out: Sequence[tuple[str, Path]]) -> DataEr
 def _nothing_there(entry: str, path: Path) -> DataError:
     if os.path.islink(path):
         return DataError(f"--data.source {entry}: a link to {os.readlink(path)}, which is not there; fetch that file")
-    if path.exists():
+    if os.path.exists(path):
         return DataError(f"--data.source {entry}: a device or a pipe; name a file, which can be read again")
     if glob.has_magic(entry):
         return DataError(f"--data.source {entry}: no file matches this pattern (working folder: {Path.cwd()})")
