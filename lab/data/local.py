@@ -133,7 +133,7 @@ def _files(entry: str) -> tuple[list[Path], list[tuple[str, Path]]]:
 
 def _closed_folders(pattern: Path) -> list[Path]:
     """The folders that a pattern goes through, as far as they are closed to us; `glob` passes over them in silence."""
-    closed = set()
+    closed: set[str] = set()
     for count in range(1, len(pattern.parts)):
         needed = os.X_OK | (os.R_OK if glob.has_magic(pattern.parts[count]) else 0)
         folders = filter(os.path.isdir, glob.glob(str(Path(*pattern.parts[:count])), recursive=True))
