@@ -38,7 +38,8 @@ def config_class(family: Family) -> type[PretrainedConfig]:
             "__annotations__": {"normalization": dict[str, Any] | None},
             "__post_init__": post_init,
             "model_type": PREFIX + family.model_type,
-            "needed": "the Python package depthlab (install its source, then `import normalization` before loading; trust_remote_code does not replace it)",
+            "needed": "the Python package depthlab (install its source, then `import normalization` before loading; "
+            "trust_remote_code does not replace it)",
             "normalization": None,
         },
     )
