@@ -40,7 +40,6 @@ def config_class(family: Family) -> type[PretrainedConfig]:
             "model_type": PREFIX + family.model_type,
             "needed": "the Python package depthlab (install its source, then `import normalization` before loading; "
             "trust_remote_code does not replace it)",
-            "trust_remote_code does not replace it)",
             "normalization": None,
         },
     )
