@@ -13,7 +13,9 @@ _PACKAGE = "normalization"
 
 
 class _Deferred(ModuleType):
-    """A package whose submodules can be imported before it has run; it runs when a name of its own is asked for."""
+    """A package whose submodules can be imported before it has run; it runs when a name of its own is asked for.
+    importlib's LazyLoader would run it for its `__path__`, which every import of a submodule asks for.
+    """
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # what Python looks for in every module

@@ -164,8 +164,8 @@ def state_bytes(
         buffers += size * min(n, MAX_LIVE)
         ahead = {"prefetched": size * min(n, PREFETCH)}
     if preset.offload:
-        # The gradients of the step stay in fp32 as well.
-        return {"buffers": buffers, **ahead, "in the machine": weights + size * share + 4.0 * share + optimizer}
+        # The gradients of the step are there twice, in fp32: summed, and as the optimizer takes them.
+        return {"buffers": buffers, **ahead, "in the machine": weights + 8.0 * share + optimizer}
     return {"weights": weights, "gradients": gradients, "optimizer": optimizer, "buffers": buffers, **ahead}
 
 

@@ -59,7 +59,9 @@ class Activations(Monitor):
             self._seen = torch.zeros(3, depth, device=stream.device).unbind()
         looked_at = stream[:, :: self.options.stride].float()
         variances, tokens, largest = self._seen
-        variances[layer - 1] += looked_at.var(dim=-1, correction=0).sum()
+        # As `var(dim=-1, correction=0).sum()`, which torch computes many times slower on a CPU.
+        centred = looked_at - looked_at.mean(-1, keepdim=True)
+        variances[layer - 1] += centred.square_().sum() / looked_at.shape[-1]
         tokens[layer - 1] += looked_at.shape[0] * looked_at.shape[1]
         largest[layer - 1] = torch.maximum(largest[layer - 1], looked_at.abs().max())
 

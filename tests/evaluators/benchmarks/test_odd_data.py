@@ -89,7 +89,7 @@ def test_a_null_response_among_pairs_is_refused_wherever_it_stands(tmp_path: Pat
         (json.dumps(GOOD).encode("utf-16"), "this is UTF-16"),
         (json.dumps(GOOD).encode("utf-16-le"), "this is UTF-16"),
         (json.dumps(GOOD).encode("utf-16-be"), "this is UTF-16"),
-        (gzip.compress(json.dumps(GOOD).encode()), "this is packed with gzip"),
+        (gzip.compress(json.dumps(GOOD).encode(), mtime=0), "this is packed with gzip"),
         (b"PAR1\x15\x04", "this is Parquet"),
         (json.dumps(GOOD).replace('"a"', "NaN").encode(), "line 1: response1 is NaN"),
         (json.dumps({**GOOD, "response1": [{"role": "user", "content": "x"}]}).encode(), "is a list of messages"),
