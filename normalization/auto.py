@@ -67,6 +67,9 @@ def model_class(family: Family) -> type[PreTrainedModel]:
             "__doc__": f"`{stock.__name__}` with a normalization scheme.",
             "__init__": init,
             "config_class": config_class(family),
+            # transformers looks for the answer in the source of the class's module.
+            "_can_set_attn_implementation": classmethod(lambda cls: stock._can_set_attn_implementation()),
+            "_can_set_experts_implementation": classmethod(lambda cls: stock._can_set_experts_implementation()),
         },
     )
 

@@ -51,6 +51,15 @@ class Depthlab{stock}({stock}):
         if not config.normalization["final_norm"]:
             self.set_submodule(family.final_norm, nn.Identity())
 
+    # transformers looks for the answer in the source of the class's module.
+    @classmethod
+    def _can_set_attn_implementation(cls) -> bool:
+        return {stock}._can_set_attn_implementation()
+
+    @classmethod
+    def _can_set_experts_implementation(cls) -> bool:
+        return {stock}._can_set_experts_implementation()
+
 
 for own, others in (("depthlab_{model_type}", "{model_type}"), ("Depthlab{stock}", "{stock}")):
     if (conversion := get_checkpoint_conversion_mapping(others)) is not None:

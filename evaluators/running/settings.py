@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -163,6 +163,7 @@ def _take_config(argv: Sequence[str]) -> tuple[Path | None, list[str]]:
 def _known(content: Mapping[str, Any], kind: Any, path: Path, above: str) -> dict[str, Any]:
     """The content of a section: known keys only."""
     known = {item.name: item for item in dataclasses.fields(kind)}
+    types = get_type_hints(kind)
     section: dict[str, Any] = {}
     for spelled, value in content.items():
         key = str(spelled).replace("-", "_")
@@ -176,7 +177,7 @@ def _known(content: Mapping[str, Any], kind: Any, path: Path, above: str) -> dic
                 raise ConfigError(f"--config {path}: {above}{key}: must hold keys and values, not {value!r}")
             section[key] = _known(value, nested, path, f"{above}{key}.")
         else:
-            is_tuple = str(known[key].type).startswith("tuple")
+            is_tuple = get_origin(types[key]) is tuple
             if key in _OPTIONS and isinstance(value, Mapping):
                 section[key] = tuple(f"{name}={json.dumps(item)}" for name, item in value.items())
             else:

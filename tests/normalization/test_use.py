@@ -18,6 +18,8 @@ from torch._dynamo.testing import CompileCounter
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import normalization
+from normalization import families
+from normalization.auto import model_class
 from tests.normalization import oracle, tiny
 
 FAMILIES = ("llama", "gpt2", "gemma", "olmo2", "mixtral")
@@ -240,6 +242,21 @@ for file in sorted(Path(sys.argv[1]).iterdir()):
     said = dict(line.split() for line in done.stdout.splitlines() if "-" in line)
     assert said.keys() == {file.name for file in tmp_path.iterdir()}
     assert all(name.endswith(f"-{scheme}") for name, scheme in said.items())
+
+
+@tiny.each_family
+def test_kernels_are_chosen_as_for_the_stock_model(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where no stock model was made before, which transformers remembers: it looks into a class's source."""
+    entry = families.FAMILIES[family]
+    stock, patched = entry.stock, model_class(entry)
+    asked = ("_can_set_attn_implementation", "_can_set_experts_implementation")
+    for kind in {*stock.__mro__, *patched.__mro__}:
+        for name in asked:
+            if f"{name}_cached_value" in vars(kind):
+                monkeypatch.delattr(kind, f"{name}_cached_value")
+    answers = [getattr(patched, name)() for name in asked]
+    assert answers == [getattr(stock, name)() for name in asked]
+    assert answers[1] == bool(normalization.experts(tiny.stock(family)))
 
 
 @each_placement

@@ -218,11 +218,16 @@ def test_a_number_that_is_not_finite_stops_before_the_update_and_names_step_and_
 
 def test_a_run_folder_that_exists_is_never_overwritten(settings):
     run = settings()
-    Path(run.run_dir).mkdir()
-    (Path(run.run_dir) / "notes.txt").write_text("mine")
+    folder = Path(run.run_dir)
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(RunError, match="never overwritten; choose another folder$"):
+        pretrain(run)
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+    (folder / "config.yaml").write_text("")
     with pytest.raises(RunError, match="never overwritten.*--resume latest"):
         pretrain(run)
-    assert [path.name for path in Path(run.run_dir).iterdir()] == ["notes.txt"]
+    assert sorted(path.name for path in folder.iterdir()) == ["config.yaml", "notes.txt"]
 
 
 def test_resume_of_nothing_and_of_another_run_are_refused(settings):
